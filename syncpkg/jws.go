@@ -1,0 +1,177 @@
+package syncpkg
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/asn1"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+)
+
+// The JWS types (RFC 7515 section 4.1.9), one for each kind of thing that an identity key signs, so that none can
+// be taken for another (RFC 8725 section 3.11).
+const (
+	typePackage      = "keyferry-sync-package"
+	typeReceiverKeys = "keyferry-receiver-keys"
+	typeReceipt      = "keyferry-sync-receipt"
+)
+
+const (
+	p521Scalar    = 66             // bytes of r and of s in an ES512 signature (RFC 7518 section 3.4)
+	signatureSize = 2 * p521Scalar // bytes
+)
+
+// signature is the parsed outside of a JWS: what it claims, not yet whether that is so.
+type signature struct {
+	protected string // base64url, as signed
+	keyID     string // RFC 7638 thumbprint of the signer's key
+	value     []byte // r || s
+}
+
+// protectedHeader gives the only protected header that this format has for a type and a key.
+func protectedHeader(typ, keyID string) string {
+	return `{"alg":"ES512","kid":"` + keyID + `","typ":"` + typ + `"}`
+}
+
+// parseSignature reads the first and last part of a compact JWS. Every other protected header than the one of
+// protectedHeader is refused, and with it every other algorithm.
+func parseSignature(protected, value, typ string) (*signature, error) {
+	raw, err := base64url.DecodeString(protected)
+	if err != nil {
+		return nil, fail(ErrMalformed, "the signature's header is not base64url: %w", err)
+	}
+	var header struct{ Alg, Kid, Typ string }
+	if err := json.Unmarshal(raw, &header); err != nil {
+		return nil, fail(ErrMalformed, "the signature's header is not JSON: %w", err)
+	}
+	if header.Alg != "ES512" {
+		return nil, fail(ErrSignature, "the signature uses the algorithm %.20q, and only ES512 is accepted", header.Alg)
+	}
+	if header.Typ != typ {
+		return nil, fail(ErrSignature, "the signature is for a %.40q, and a %q was expected", header.Typ, typ)
+	}
+	if id, err := base64url.DecodeString(header.Kid); err != nil || len(id) != sha256.Size {
+		return nil, fail(ErrMalformed, "the signature's key id is not an RFC 7638 SHA-256 thumbprint")
+	}
+	if string(raw) != protectedHeader(typ, header.Kid) {
+		return nil, fail(ErrMalformed, "the signature's header is not in the one form this format allows")
+	}
+	rs, err := base64url.DecodeString(value)
+	if err != nil || len(rs) != signatureSize {
+		return nil, fail(ErrMalformed, "the signature is not %d bytes of base64url", signatureSize)
+	}
+	return &signature{protected: protected, keyID: header.Kid, value: rs}, nil
+}
+
+// verify checks that key is the key that the signature names, and that it made it over payload.
+func (s *signature) verify(key *ecdsa.PublicKey, payload []byte) error {
+	id, err := Thumbprint(key)
+	if err != nil {
+		return fail(ErrUntrusted, "the key to verify with: %w", err)
+	}
+	if id != s.keyID {
+		return fail(ErrUntrusted, "signed with key %s, but the signer is known by key %s: "+
+			"if it has a new identity key, make that one known first", s.keyID, id)
+	}
+	if err := verifyRaw(key, signingDigest(s.protected, payload), s.value); err != nil {
+		return fail(ErrSignature, "the signature by key %s does not fit, what was signed has been changed: %w", s.keyID, err)
+	}
+	return nil
+}
+
+// signingDigest returns the digest that ES512 signs (RFC 7515 section 5.1).
+func signingDigest(protected string, payload []byte) []byte {
+	h := sha512.New()
+	h.Write([]byte(protected + "."))
+	h.Write([]byte(base64url.EncodeToString(payload)))
+	return h.Sum(nil)
+}
+
+// sign makes the first and last part of a compact JWS over payload.
+func sign(signer crypto.Signer, typ string, payload []byte) (protected, value string, err error) {
+	key, ok := signer.Public().(*ecdsa.PublicKey)
+	if !ok {
+		return "", "", fmt.Errorf("the identity key must be an EC key on P-521, and it is a %T", signer.Public())
+	}
+	keyID, err := Thumbprint(key)
+	if err != nil {
+		return "", "", fmt.Errorf("the identity key: %w", err)
+	}
+	protected = base64url.EncodeToString([]byte(protectedHeader(typ, keyID)))
+	der, err := signer.Sign(rand.Reader, signingDigest(protected, payload), crypto.SHA512)
+	if err != nil {
+		return "", "", fmt.Errorf("the identity key could not sign: %w", err)
+	}
+	rs, err := rawSignature(der)
+	if err != nil {
+		return "", "", fmt.Errorf("the identity key's module returned something else than a P-521 signature: %w", err)
+	}
+	s := signature{protected: protected, keyID: keyID, value: rs}
+	if err := s.verify(key, payload); err != nil {
+		return "", "", fmt.Errorf("the identity key's module returned a wrong signature: %w", err)
+	}
+	return protected, base64url.EncodeToString(rs), nil
+}
+
+// rawSignature turns the DER of a crypto.Signer into r || s (RFC 7518 section 3.4).
+func rawSignature(der []byte) ([]byte, error) {
+	var s struct{ R, S *big.Int }
+	rest, err := asn1.Unmarshal(der, &s)
+	if err != nil {
+		return nil, err
+	}
+	order := elliptic.P521().Params().N
+	if len(rest) > 0 || s.R.Sign() <= 0 || s.S.Sign() <= 0 || s.R.Cmp(order) >= 0 || s.S.Cmp(order) >= 0 {
+		return nil, errors.New("r or s is out of range")
+	}
+	raw := make([]byte, signatureSize)
+	s.R.FillBytes(raw[:p521Scalar])
+	s.S.FillBytes(raw[p521Scalar:])
+	return raw, nil
+}
+
+// verifyRaw verifies an ECDSA signature in the form r || s (RFC 7518 section 3.4).
+func verifyRaw(key *ecdsa.PublicKey, digest, rs []byte) error {
+	size := (key.Curve.Params().BitSize + 7) / 8
+	if len(rs) != 2*size {
+		return fmt.Errorf("it has %d bytes and must have %d", len(rs), 2*size)
+	}
+	r, s := new(big.Int).SetBytes(rs[:size]), new(big.Int).SetBytes(rs[size:])
+	if !ecdsa.Verify(key, digest, r, s) {
+		return errors.New("verification failed")
+	}
+	return nil
+}
+
+// Thumbprint returns the RFC 7638 SHA-256 thumbprint of an identity key in base64url: the key id (kid) of its
+// signatures. The key must be on P-521.
+func Thumbprint(key *ecdsa.PublicKey) (string, error) {
+	if key == nil || key.Curve != elliptic.P521() {
+		return "", errors.New("is not an EC key on P-521")
+	}
+	point, err := key.Bytes()
+	if err != nil {
+		return "", err
+	}
+	x, y := point[1:1+p521Scalar], point[1+p521Scalar:]
+	jwk := fmt.Sprintf(`{"crv":"P-521","kty":"EC","x":"%s","y":"%s"}`,
+		base64url.EncodeToString(x), base64url.EncodeToString(y))
+	sum := sha256.Sum256([]byte(jwk))
+	return base64url.EncodeToString(sum[:]), nil
+}
+
+// splitCompact splits a compact JWS into its three parts.
+func splitCompact(jws string) (protected, payload, value string, err error) {
+	parts := strings.Split(jws, ".")
+	if len(parts) != 3 {
+		return "", "", "", fail(ErrMalformed, "not a compact JWS: it has %d parts separated by dots, not 3", len(parts))
+	}
+	return parts[0], parts[1], parts[2], nil
+}
