@@ -1,0 +1,110 @@
+package cluster
+
+import "time"
+
+// Entry is one line of the audit trail. Only apply writes it.
+type Entry struct {
+	Seq    uint64    `json:"seq"` // counts from 1 without gaps; a trail that begins later was shortened
+	Time   time.Time `json:"time"`
+	Node   string    `json:"node"` // where the actor was
+	Actor  Actor     `json:"actor"`
+	Act    string    `json:"act"`    // kind of the command, or the name that BeginAct gave
+	Object string    `json:"object"` // "slot/payments", "node/node2"
+	Result string    `json:"result"` // Started, Done, Refused or Failed
+	Detail string    `json:"detail,omitempty"`
+	ActID  string    `json:"act_id,omitempty"` // ties the end of an act to its beginning
+}
+
+// Results of an act.
+const (
+	Started = "started"
+	Done    = "done"
+	Refused = "refused" // not permitted, or not possible; nothing was changed
+	Failed  = "failed"  // tried, and did not work
+)
+
+// record appends to the audit trail. The States of one line share the array: see State.next.
+func (s *State) record(m Meta, e Entry) {
+	e.Seq, e.Time, e.Node, e.Actor = 1, m.Time, m.Node, m.Actor
+	if n := len(s.Audit); n > 0 {
+		e.Seq = s.Audit[n-1].Seq + 1
+	}
+	if len(s.Audit) >= maxAudit {
+		kept := make([]Entry, 0, maxAudit+1)
+		s.Audit = append(kept, s.Audit[maxAudit/10:]...)
+	}
+	s.Audit = append(s.Audit, e)
+}
+
+// Act is an act on an HSM that is under way. It replicates nothing by itself, so the audit trail needs
+// to know of it before it begins.
+type Act struct {
+	ID      string    `json:"id"`
+	Node    string    `json:"node"`
+	Actor   Actor     `json:"actor"`
+	Act     string    `json:"act"`
+	Object  string    `json:"object"`
+	Started time.Time `json:"started"`
+}
+
+// BeginAct authorizes and records an act before it runs. The act may run only after Apply returned
+// without error.
+type BeginAct struct {
+	ID         string     `json:"id"`     // NewID
+	Act        string     `json:"act"`    // "slot.activate", "key.generate"
+	Object     string     `json:"object"` // "slot/payments"
+	Detail     string     `json:"detail,omitempty"`
+	Permission Permission `json:"permission"` // what the actor needs
+}
+
+func (c *BeginAct) Kind() string               { return "act.begin" }
+func (c *BeginAct) describe() (string, string) { return c.Object, c.Detail }
+
+func (c *BeginAct) validate() error {
+	if g := grants[c.Permission]; !g.operator || c.Permission == MayCreateCluster || c.Permission == MayEndAct {
+		return errorf(Invalid, "permission %q is not one for an act", clip(string(c.Permission)))
+	}
+	return check(checkToken("act id", c.ID), checkToken("act", c.Act),
+		checkLine("object", c.Object, maxText), checkText("detail", c.Detail, maxText))
+}
+
+func (c *BeginAct) apply(s *State, m Meta) error {
+	if _, ok := s.Acts[c.ID]; ok {
+		return errorf(Conflict, "an act with the id %q is under way already", c.ID)
+	}
+	if len(s.Acts) >= maxActs {
+		return errorf(Full, "%d acts are under way: wait for some to end", len(s.Acts))
+	}
+	s.Acts = with(s.Acts, c.ID, Act{ID: c.ID, Node: m.Node, Actor: m.Actor, Act: c.Act, Object: c.Object, Started: m.Time})
+	s.record(m, Entry{Act: c.Act, Object: c.Object, Result: Started, Detail: c.Detail, ActID: c.ID})
+	return nil
+}
+
+// EndAct records how an act ended. It comes from the node that runs the act, in the name of who began it
+// or of the node itself (which, after a crash, ends what it finds begun).
+type EndAct struct {
+	ID     string `json:"id"`
+	Result string `json:"result"` // Done, Refused or Failed
+	Detail string `json:"detail,omitempty"`
+}
+
+func (c *EndAct) Kind() string               { return "act.end" }
+func (c *EndAct) describe() (string, string) { return "act/" + c.ID, c.Detail }
+
+func (c *EndAct) validate() error {
+	return check(checkToken("act id", c.ID), checkOneOf("result", c.Result, Done, Refused, Failed),
+		checkText("detail", c.Detail, maxText))
+}
+
+func (c *EndAct) apply(s *State, m Meta) error {
+	act, ok := s.Acts[c.ID]
+	if !ok {
+		return errorf(NotFound, "no act %q is under way", c.ID)
+	}
+	if m.Node != act.Node || m.Actor != act.Actor && m.Actor.Kind != ByNode {
+		return errorf(Denied, "the act %q was begun by %s at node %q: only they can end it", c.ID, act.Actor, act.Node)
+	}
+	s.Acts = without(s.Acts, c.ID)
+	s.record(m, Entry{Act: act.Act, Object: act.Object, Result: c.Result, Detail: c.Detail, ActID: c.ID})
+	return nil
+}

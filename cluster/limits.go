@@ -1,0 +1,134 @@
+package cluster
+
+import "time"
+
+// All limits of the package, each with its reason. The counts are checked when a command is applied, so
+// changing one of those needs a new Protocol; the others are checked before a command is proposed.
+const (
+	// maxCommand bounds one log entry. Raft sends entries and heartbeats over the same connections, and
+	// hashicorp/raft warns that entries above 512 KiB may delay heartbeats: 1 MiB leaves room for one
+	// large package record and no more.
+	maxCommand = 1 << 20
+
+	// maxForward bounds the body of a forwarded command: a command, its envelope and its actor.
+	maxForward = maxCommand + 4<<10
+
+	// maxAnswer bounds the leader's answer to a forwarded command: an index and an error message.
+	maxAnswer = 64 << 10
+
+	// maxRecord bounds one line of a snapshot. A record comes from one command and a few names.
+	maxRecord = 2 * maxCommand
+
+	// maxSnapshot bounds a snapshot. 200 nodes that hold 5,000 keys in each of 4 slots fill about 1 GiB.
+	maxSnapshot = 4 << 30
+
+	// maxNodes is twice what the product is planned for (100).
+	maxNodes = 200
+
+	// maxVoters: a quorum of 3 in 5 survives two failures; more voters only make each commit slower.
+	maxVoters = 5
+
+	// maxInvites bounds one-time codes that are waiting for a node. People hand them out one by one.
+	maxInvites = 100
+
+	// maxInviteLife: a code that nobody used within a day was forgotten.
+	maxInviteLife = 24 * time.Hour
+
+	// maxSlots is ten times what is planned for per node (20), with room for slots that differ by node.
+	maxSlots = 1000
+
+	// maxKeys bounds the keys of one slot on one node: four times what is planned for (5,000). Copying
+	// the map of that many keys on a report takes about a millisecond.
+	maxKeys = 20_000
+
+	// maxReport bounds the keys in one ReportKeys: at the usual 250 bytes a key, half of maxCommand.
+	maxReport = 2000
+
+	// maxPackages is how many packages are remembered; the oldest are forgotten first.
+	maxPackages = 2000
+
+	// maxPackageKeys bounds the keys of one package: a whole slot as planned for. As hexadecimal SHA-256
+	// that is 335 kB of the command.
+	maxPackageKeys = 5000
+
+	// maxAccounts and maxApps are far more than one team and one appliance have.
+	maxAccounts = 200
+	maxApps     = 500
+
+	// maxActs bounds acts that have begun and not ended. A node that crashed may leave some behind.
+	maxActs = 1000
+
+	// maxAudit is how many audit entries the cluster keeps at hand; when there are more, the oldest
+	// tenth is forgotten (Seq goes on, so that the gap shows). Older entries belong in syslog or a file:
+	// a trail that fills memory would stop the node some day.
+	maxAudit = 100_000
+
+	// maxLabel is the size of CK_TOKEN_INFO.label (PKCS#11 v3.1, section 3.2).
+	maxLabel = 32
+
+	// maxSerial is twice the size of CK_TOKEN_INFO.serialNumber, for modules that show more.
+	maxSerial = 32
+
+	// maxCode is the largest length of an authentication code that a token may ask for.
+	maxCode = 1024
+
+	// maxText bounds a line that people read: a reason, a detail, a version.
+	maxText = 500
+
+	// maxURL bounds an address or URL.
+	maxURL = 500
+
+	// maxStatement bounds a signed statement (JWS) that the cluster carries without reading it. A
+	// statement with a hybrid post-quantum key is about 5 kB; the proof of a large import is longer.
+	maxStatement = 64 << 10
+
+	// maxCertificate bounds a DER certificate. One with a P-521 key and signature has about 700 bytes.
+	maxCertificate = 8 << 10
+
+	// maxHash bounds an encoded password hash; argon2id with default sizes has about 100 bytes.
+	maxHash = 256
+
+	// maxKeyID is the hexadecimal form of a 256 byte CKA_ID; modules in use make 4 to 64 bytes.
+	maxKeyID = 512
+
+	// maxKeyLabel bounds CKA_LABEL, which PKCS#11 does not bound.
+	maxKeyLabel = 255
+)
+
+// Limits of the link between nodes.
+const (
+	// maxHandshakes bounds TLS handshakes under way. A handshake takes milliseconds; half-open
+	// connections of a stranger must not use up the daemon's file descriptors.
+	maxHandshakes = 64
+
+	// maxJoins bounds connections without client certificate. One node joins at a time; the rest are
+	// people who compare fingerprints.
+	maxJoins = 8
+
+	// handshakeTimeout is long for a slow link and short for a stranger who sends nothing.
+	handshakeTimeout = 5 * time.Second
+
+	// headerTimeout bounds reading the head of a request on an accepted connection.
+	headerTimeout = 10 * time.Second
+
+	// joinTimeout bounds one request of a joining node, answer included. It has an HSM sign a
+	// certificate, which a slow HSM does in seconds.
+	joinTimeout = 2 * time.Minute
+
+	// serverIdle is how long a server keeps a connection that nobody uses; clientIdle is shorter, so
+	// that a client does not send into a connection that the server is just closing.
+	serverIdle = 2 * time.Minute
+	clientIdle = 30 * time.Second
+
+	// maxJoinBody bounds the request of a joining node: two certificates and a few names.
+	maxJoinBody = 64 << 10
+
+	// maxHeader bounds the head of a request between nodes: there are no cookies here.
+	maxHeader = 16 << 10
+
+	// maxChain bounds the certificates a peer sends: leaf, identity, owner.
+	maxChain = 3
+
+	// recheckInterval is how long a connection can outlive its certificate or its node's membership.
+	recheckInterval = time.Minute
+)

@@ -1,0 +1,201 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Serve accepts connections from ln until Close, and closes ln. Requests of other nodes go to peers, which
+// asks PeerOf who it is; requests of nodes that join, which have no identity yet, go to joins (nil: nobody
+// can join through this node).
+func (l *Link) Serve(ln net.Listener, peers, joins http.Handler) error {
+	stop := context.AfterFunc(l.ctx, func() { ln.Close() })
+	defer stop()
+	defer ln.Close()
+	if joins == nil {
+		joins = http.NotFoundHandler()
+	}
+	l.tasks.Go(func() { l.serveHTTP(l.http, l.onlyAdmitted(peers), 0) })
+	l.tasks.Go(func() { l.serveHTTP(l.join, http.MaxBytesHandler(joins, maxJoinBody), joinTimeout) })
+	l.tasks.Go(l.recheckNowAndThen)
+	for {
+		raw, err := ln.Accept()
+		switch {
+		case l.ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return errorf(Internal, "the listener for other nodes was closed")
+		case err != nil: // out of file descriptors, say
+			l.log.Error("connections of other nodes cannot be accepted", "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-l.ctx.Done():
+			}
+			continue
+		}
+		l.tasks.Go(func() { l.accept(raw) })
+	}
+}
+
+// accept shakes hands and passes the connection on to what it is for.
+func (l *Link) accept(raw net.Conn) {
+	host := hostOf(raw)
+	if !l.handshakes.enter(host) {
+		l.log.Warn("too many connections at once", "from", host)
+		raw.Close()
+		return
+	}
+	defer l.handshakes.leave(host)
+	ctx, cancel := context.WithTimeout(l.ctx, handshakeTimeout)
+	defer cancel()
+	var p peer
+	tc := tls.Server(raw, l.serverConfig(&p))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		l.log.Info("a connection was refused", "from", host, "error", err)
+		raw.Close()
+		return
+	}
+	switch tc.ConnectionState().NegotiatedProtocol {
+	case protoRaft:
+		l.raft.deliver(ctx, l.track(tc, p, nil))
+	case protoHTTP:
+		l.http.deliver(ctx, l.track(tc, p, nil))
+	case protoWatch:
+		l.watch.deliver(ctx, l.track(tc, p, nil))
+	case protoJoin:
+		if !l.joins.enter(host) {
+			l.log.Warn("too many joining nodes at once", "from", host)
+			tc.Close()
+			return
+		}
+		l.join.deliver(ctx, l.track(tc, p, func() { l.joins.leave(host) }))
+	default:
+		l.log.Info("a connection was refused: it does not say what it is for", "from", host)
+		tc.Close()
+	}
+}
+
+// serverConfig makes the configuration of one connection. The handshake of a node fills in p.
+func (l *Link) serverConfig(p *peer) *tls.Config {
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.cfg.Certificate() }
+	joining := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{protoJoin},
+		GetCertificate: certificate, SessionTicketsDisabled: true,
+	}
+	members := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{protoRaft, protoHTTP, protoWatch},
+		GetCertificate: certificate, SessionTicketsDisabled: true,
+		ClientAuth: tls.RequireAnyClientCert,
+		VerifyConnection: func(cs tls.ConnectionState) (err error) {
+			*p, err = l.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth)
+			return err
+		},
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, protoJoin) {
+				return joining, nil
+			}
+			return members, nil
+		},
+	}
+}
+
+// serveHTTP serves the connections of q. A timeout bounds each request as a whole.
+func (l *Link) serveHTTP(q *queue, handler http.Handler, timeout time.Duration) {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       timeout,
+		WriteTimeout:      timeout,
+		IdleTimeout:       serverIdle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return l.ctx },
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, nc.(*conn).peer)
+		},
+	}
+	server.Serve(q) // returns when Close closes q; Close then closes the connections themselves
+}
+
+type peerKey struct{}
+
+// PeerOf is the name of the node that a request came from, proved by its certificates. It is "" for a
+// request that did not come over a Link, or from a node that joins.
+func PeerOf(r *http.Request) string {
+	p, _ := r.Context().Value(peerKey{}).(peer)
+	return p.node
+}
+
+// onlyAdmitted asks again for each request: a node may have been removed since it connected.
+func (l *Link) onlyAdmitted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, ok := r.Context().Value(peerKey{}).(peer)
+		if !ok || l.stillGood(p) != nil {
+			http.Error(w, "this node is not admitted", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (l *Link) recheckNowAndThen() {
+	tick := time.NewTicker(recheckInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			l.Recheck()
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// gate bounds how many are inside, in all and from one host, so that one host cannot lock out the others.
+type gate struct {
+	limit int
+	mu    sync.Mutex
+	total int
+	hosts map[string]int
+}
+
+func newGate(limit int) *gate { return &gate{limit: limit, hosts: make(map[string]int)} }
+
+func (g *gate) enter(host string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.total >= g.limit || g.hosts[host] >= (g.limit+1)/2 {
+		return false
+	}
+	g.total++
+	g.hosts[host]++
+	return true
+}
+
+func (g *gate) leave(host string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.total--
+	if g.hosts[host]--; g.hosts[host] == 0 {
+		delete(g.hosts, host)
+	}
+}
+
+func hostOf(c net.Conn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil {
+		return c.RemoteAddr().String()
+	}
+	return host
+}

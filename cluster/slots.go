@@ -1,0 +1,172 @@
+package cluster
+
+import "time"
+
+// Slot is one place for keys, with a token in the HSM of each node that takes part: its seats.
+type Slot struct {
+	Label   string          `json:"label"`
+	Created time.Time       `json:"created"`
+	Seats   map[string]Seat `json:"seats"` // by node
+}
+
+// Seat is what one node has in a slot.
+type Seat struct {
+	Node     string    `json:"node"`
+	Module   string    `json:"module"` // name of the PKCS#11 module on that node
+	Serial   string    `json:"serial"` // of the token: slots are addressed by it, never by slot number
+	Mode     string    `json:"mode"`   // Generated or Manual
+	State    SeatState `json:"state"`
+	Reason   string    `json:"reason,omitempty"`   // of the state, for people
+	Since    time.Time `json:"since"`              // when the state began
+	By       string    `json:"by"`                 // who made the seat as it is
+	Receiver string    `json:"receiver,omitempty"` // signed statement of the keys that receive packages (JWS), carried unread
+	MinCode  int       `json:"min_code"`           // shortest authentication code the token takes
+	MaxCode  int       `json:"max_code"`           // longest
+}
+
+// Authentication modes.
+const (
+	Generated = "generated" // the node made the code and keeps it
+	Manual    = "manual"    // people keep the code
+)
+
+// SeatState is whether applications can use the token.
+type SeatState string
+
+// States of a seat.
+const (
+	Active SeatState = "active"
+	Down   SeatState = "down"   // waits to be activated
+	Broken SeatState = "failed" // does not work; Reason says why
+)
+
+// PutSeat gives the node where the actor works a token in a slot, or changes it. The first seat makes
+// the slot.
+type PutSeat struct {
+	Slot string `json:"slot"`
+	Seat Seat   `json:"seat"` // Node, Since and By are set by apply
+}
+
+func (c *PutSeat) Kind() string { return "seat.put" }
+
+func (c *PutSeat) describe() (string, string) {
+	return "slot/" + c.Slot, "token " + c.Seat.Serial + " of " + c.Seat.Module + ", mode " + c.Seat.Mode
+}
+
+func (c *PutSeat) validate() error {
+	seat := &c.Seat
+	return check(checkLabel(c.Slot), checkLine("module name", seat.Module, 64), checkLine("token serial", seat.Serial, maxSerial),
+		checkOneOf("mode", seat.Mode, Generated, Manual), checkSeat(seat.State, seat.Reason, seat.Receiver),
+		checkRange("shortest code", seat.MinCode, 0, maxCode), checkRange("longest code", seat.MaxCode, seat.MinCode, maxCode))
+}
+
+func checkSeat(state SeatState, reason, receiver string) error {
+	return check(checkOneOf("state", string(state), string(Active), string(Down), string(Broken)),
+		checkText("reason", reason, maxText), checkBlob("receiver statement", receiver, maxStatement))
+}
+
+func (c *PutSeat) apply(s *State, m Meta) error {
+	for _, label := range sorted(s.Slots) {
+		if other, ok := s.Slots[label].Seats[m.Node]; ok && label != c.Slot && other.Serial == c.Seat.Serial {
+			return errorf(Conflict, "the token with the serial %s is in slot %q already", other.Serial, label)
+		}
+	}
+	slot, ok := s.Slots[c.Slot]
+	if !ok {
+		if len(s.Slots) >= maxSlots {
+			return errorf(Full, "the cluster has %d slots, which is the most it can have", len(s.Slots))
+		}
+		slot = Slot{Label: c.Slot, Created: m.Time}
+	}
+	seat := c.Seat
+	seat.Node, seat.Since, seat.By = m.Node, m.Time, m.Actor.String()
+	if old, ok := slot.Seats[m.Node]; ok && old.State == seat.State {
+		seat.Since = old.Since
+	}
+	s.putSeat(slot, seat)
+	return nil
+}
+
+// putSeat stores seat in slot.
+func (s *State) putSeat(slot Slot, seat Seat) {
+	slot.Seats = with(slot.Seats, seat.Node, seat)
+	s.Slots = with(s.Slots, slot.Label, slot)
+}
+
+// ReportSeat is a node's word on the state of its token in a slot.
+type ReportSeat struct {
+	Slot     string    `json:"slot"`
+	State    SeatState `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	Receiver string    `json:"receiver,omitempty"` // empty: as it was
+}
+
+func (c *ReportSeat) Kind() string               { return "seat.report" }
+func (c *ReportSeat) describe() (string, string) { return "slot/" + c.Slot, string(c.State) }
+
+func (c *ReportSeat) validate() error {
+	return check(checkLabel(c.Slot), checkSeat(c.State, c.Reason, c.Receiver))
+}
+
+func (c *ReportSeat) apply(s *State, m Meta) error {
+	slot, seat, err := s.seat(c.Slot, m.Node)
+	if err != nil {
+		return err
+	}
+	old := seat
+	seat.State, seat.Reason = c.State, c.Reason
+	if c.Receiver != "" {
+		seat.Receiver = c.Receiver
+	}
+	if seat == old {
+		return nil
+	}
+	if seat.State != old.State {
+		seat.Since = m.Time
+		detail := string(old.State) + " to " + string(seat.State)
+		if seat.Reason != "" {
+			detail += ": " + seat.Reason
+		}
+		s.record(m, Entry{Act: c.Kind(), Object: "slot/" + c.Slot, Result: Done, Detail: detail})
+	}
+	s.putSeat(slot, seat)
+	return nil
+}
+
+// RemoveSeat forgets what a node has in a slot, and the slot with its last seat. The token itself stays
+// as it is.
+type RemoveSeat struct {
+	Slot string `json:"slot"`
+	Node string `json:"node"`
+}
+
+func (c *RemoveSeat) Kind() string               { return "seat.remove" }
+func (c *RemoveSeat) describe() (string, string) { return "slot/" + c.Slot, "node/" + c.Node }
+func (c *RemoveSeat) validate() error {
+	return check(checkLabel(c.Slot), checkName("node name", c.Node))
+}
+
+func (c *RemoveSeat) apply(s *State, m Meta) error {
+	if _, _, err := s.seat(c.Slot, c.Node); err != nil {
+		return err
+	}
+	s.removeSeat(c.Slot, c.Node)
+	return nil
+}
+
+// removeSeat drops a seat and its inventory, where there is one.
+func (s *State) removeSeat(label, node string) {
+	slot := s.Slots[label]
+	if _, ok := slot.Seats[node]; !ok {
+		return
+	}
+	if len(slot.Seats) == 1 {
+		s.Slots, s.Keys = without(s.Slots, label), without(s.Keys, label)
+		return
+	}
+	slot.Seats = without(slot.Seats, node)
+	s.Slots = with(s.Slots, label, slot)
+	if held, ok := s.Keys[label]; ok {
+		s.Keys = with(s.Keys, label, without(held, node))
+	}
+}
