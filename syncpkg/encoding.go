@@ -12,8 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-var base64url = base64.RawURLEncoding.Strict()
-
 // encodeJSON gives the one encoding of v: its fields in the order of the struct, strings as plain UTF-8, and a
 // newline at the end.
 func encodeJSON(v any, indent string) ([]byte, error) {
@@ -44,6 +42,21 @@ func decodeJSON(data []byte, v any, indent string) error {
 		return fmt.Errorf("the JSON is not in the one form this format allows: it differs from byte %d on", difference(data, again))
 	}
 	return nil
+}
+
+func encodeBase64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// decodeBase64 decodes the base64url of RFC 7515 section 2. Like decodeJSON it accepts one form only: even a strict
+// encoding/base64 would skip line ends.
+func decodeBase64(s string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return nil, err
+	}
+	if encodeBase64(b) != s {
+		return nil, errors.New("the base64 is not in its one form")
+	}
+	return b, nil
 }
 
 // difference returns the position of the first byte in which a and b differ.

@@ -43,7 +43,7 @@ func protectedHeader(typ, keyID string) string {
 // parseSignature reads the first and last part of a compact JWS. Every other protected header than the one of
 // protectedHeader is refused, and with it every other algorithm.
 func parseSignature(protected, value, typ string) (*signature, error) {
-	raw, err := base64url.DecodeString(protected)
+	raw, err := decodeBase64(protected)
 	if err != nil {
 		return nil, fail(ErrMalformed, "the signature's header is not base64url: %w", err)
 	}
@@ -57,13 +57,13 @@ func parseSignature(protected, value, typ string) (*signature, error) {
 	if header.Typ != typ {
 		return nil, fail(ErrSignature, "the signature is for a %.40q, and a %q was expected", header.Typ, typ)
 	}
-	if id, err := base64url.DecodeString(header.Kid); err != nil || len(id) != sha256.Size {
+	if id, err := decodeBase64(header.Kid); err != nil || len(id) != sha256.Size {
 		return nil, fail(ErrMalformed, "the signature's key id is not an RFC 7638 SHA-256 thumbprint")
 	}
 	if string(raw) != protectedHeader(typ, header.Kid) {
 		return nil, fail(ErrMalformed, "the signature's header is not in the one form this format allows")
 	}
-	rs, err := base64url.DecodeString(value)
+	rs, err := decodeBase64(value)
 	if err != nil || len(rs) != signatureSize {
 		return nil, fail(ErrMalformed, "the signature is not %d bytes of base64url", signatureSize)
 	}
@@ -90,7 +90,7 @@ func (s *signature) verify(key *ecdsa.PublicKey, payload []byte) error {
 func signingDigest(protected string, payload []byte) []byte {
 	h := sha512.New()
 	h.Write([]byte(protected + "."))
-	h.Write([]byte(base64url.EncodeToString(payload)))
+	h.Write([]byte(encodeBase64(payload)))
 	return h.Sum(nil)
 }
 
@@ -104,7 +104,7 @@ func sign(signer crypto.Signer, typ string, payload []byte) (protected, value st
 	if err != nil {
 		return "", "", fmt.Errorf("the identity key: %w", err)
 	}
-	protected = base64url.EncodeToString([]byte(protectedHeader(typ, keyID)))
+	protected = encodeBase64([]byte(protectedHeader(typ, keyID)))
 	der, err := signer.Sign(rand.Reader, signingDigest(protected, payload), crypto.SHA512)
 	if err != nil {
 		return "", "", fmt.Errorf("the identity key could not sign: %w", err)
@@ -117,7 +117,7 @@ func sign(signer crypto.Signer, typ string, payload []byte) (protected, value st
 	if err := s.verify(key, payload); err != nil {
 		return "", "", fmt.Errorf("the identity key's module returned a wrong signature: %w", err)
 	}
-	return protected, base64url.EncodeToString(rs), nil
+	return protected, encodeBase64(rs), nil
 }
 
 // rawSignature turns the DER of a crypto.Signer into r || s (RFC 7518 section 3.4).
@@ -162,9 +162,9 @@ func Thumbprint(key *ecdsa.PublicKey) (string, error) {
 	}
 	x, y := point[1:1+p521Scalar], point[1+p521Scalar:]
 	jwk := fmt.Sprintf(`{"crv":"P-521","kty":"EC","x":"%s","y":"%s"}`,
-		base64url.EncodeToString(x), base64url.EncodeToString(y))
+		encodeBase64(x), encodeBase64(y))
 	sum := sha256.Sum256([]byte(jwk))
-	return base64url.EncodeToString(sum[:]), nil
+	return encodeBase64(sum[:]), nil
 }
 
 // splitCompact splits a compact JWS into its three parts.

@@ -31,7 +31,7 @@ func signStatement(kind statementKind, s statement, signer crypto.Signer) (strin
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", kind.name, err)
 	}
-	jws := protected + "." + base64url.EncodeToString(payload) + "." + value
+	jws := protected + "." + encodeBase64(payload) + "." + value
 	if len(jws) > kind.max {
 		return "", fail(ErrTooLarge, "%s has %d bytes, more than the %d allowed", kind.name, len(jws), kind.max)
 	}
@@ -55,7 +55,7 @@ func verifyStatement(kind statementKind, jws string, s statement, trust Trust) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", kind.name, err)
 	}
-	payload, err := base64url.DecodeString(encoded)
+	payload, err := decodeBase64(encoded)
 	if err != nil {
 		return fail(ErrMalformed, "%s: its payload is not base64url: %w", kind.name, err)
 	}
