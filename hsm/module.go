@@ -117,7 +117,6 @@ func (m *Module) supervise(ctx context.Context) {
 			wait = min(2*wait, restartMost)
 			continue
 		}
-		began := time.Now()
 		m.update(func() { m.up, m.failing, m.draining = p, nil, false })
 		m.cfg.Changed(Event{Up: true})
 		for serial, err := range closed {
@@ -133,11 +132,11 @@ func (m *Module) supervise(ctx context.Context) {
 			m.cfg.Log.Error("HSM worker ended", "why", why)
 			m.cfg.Changed(Event{Err: &Error{Code: Down, Detail: why}})
 		}
-		if p.asked.Load() || time.Since(began) > restartMost {
+		if p.asked.Load() || p.worked.Load() {
 			wait = restartBackoff
 			continue
 		}
-		// A child that dies young may die again: do not spin.
+		// A child that dies before it was of use will die again: do not spin.
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -254,6 +253,7 @@ func call[R any](ctx context.Context, l *lease, op string, args any, limit time.
 		f, err := l.p.conn.roundTrip(ctx, op, args, limit)
 		if errors.Is(err, errDeadline) {
 			l.m.cfg.Log.Error("HSM worker hangs and is ended", "operation", op, "after", limit)
+			l.m.retire(l.p)
 			l.p.kill()
 			return &Error{Code: Timeout, Object: "module " + l.m.cfg.Name, Detail: op}
 		}
@@ -261,9 +261,19 @@ func call[R any](ctx context.Context, l *lease, op string, args any, limit time.
 			return err
 		}
 		defer f.wipe()
+		l.p.worked.Store(!l.free)
 		return f.body(&reply)
 	})
 	return reply, err
+}
+
+// retire makes sure that a child which hangs or has died is given to nobody any more.
+func (m *Module) retire(p *process) {
+	m.update(func() {
+		if m.up == p {
+			m.up = nil
+		}
+	})
 }
 
 // guard runs a call through the fault hook, where there is one.
@@ -274,15 +284,25 @@ func (m *Module) guard(op string, f func() error) error {
 	return m.cfg.Fault(op, f)
 }
 
+// repeatable are the operations that may be done twice. When the child ends during one of them, the
+// next child is asked.
+var repeatable = map[string]bool{OpInfo: true, OpObjects: true, OpSweep: true, OpSelfTest: true}
+
 // once enters, calls and leaves.
 func once[R any](ctx context.Context, m *Module, op string, args any, limit time.Duration) (R, error) {
-	l, err := m.enter(ctx)
-	if err != nil {
-		var none R
-		return none, err
+	for again := repeatable[op]; ; again = false {
+		l, err := m.enter(ctx)
+		if err != nil {
+			var none R
+			return none, err
+		}
+		reply, err := call[R](ctx, l, op, args, limit)
+		l.leave()
+		if !again || CodeOf(err) != Down {
+			return reply, err
+		}
+		m.retire(l.p)
 	}
-	defer l.leave()
-	return call[R](ctx, l, op, args, limit)
 }
 
 // Restart ends the child when no call is in flight and waits for the next one. It is how a module is

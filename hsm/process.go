@@ -27,8 +27,10 @@ type process struct {
 	conn  *conn
 	epoch uint64
 	gone  <-chan struct{}
-	asked atomic.Bool // its end was asked for
 	began time.Time
+
+	asked  atomic.Bool // its end was asked for
+	worked atomic.Bool // it answered a call
 }
 
 func startProcess(cfg Config, epoch uint64) (*process, error) {

@@ -187,7 +187,7 @@ func (w *worker) openKey(tr *transfer, k hsm.Incoming, token bool, u hsm.Usage) 
 		attribute uint
 		t         time.Time
 	}{{pkcs11.CKA_START_DATE, k.Start}, {pkcs11.CKA_END_DATE, k.End}} {
-		if !d.t.IsZero() {
+		if !d.t.IsZero() && !w.profile.noDates {
 			a = append(a, attr(d.attribute, []byte(d.t.Format("20060102"))))
 		}
 	}

@@ -19,8 +19,10 @@ type profile struct {
 	// copies is true where C_CopyObject puts a session object of any class on the token. In SoftHSM
 	// that writes the object's file once and whole, where C_UnwrapKey to the token writes it thirty times.
 	copies bool
-	// oneToken is true for modules whose only token is there from the start, with an empty officer code
-	// and a serial number of zeros, so that it is addressed by its label.
+	// noDates is true where a private object with CKA_START_DATE or CKA_END_DATE cannot be read back.
+	noDates bool
+	// oneToken is the label of the token in modules that come with just one, an empty officer code and a
+	// serial number of zeros, so that it is addressed by its label.
 	oneToken string
 }
 
@@ -36,7 +38,7 @@ const (
 
 // profiles is the module table. A module that no row names gets the last one.
 var profiles = []profile{
-	{name: "SoftHSM 2", manufacturer: "SoftHSM", kwp: mechKeyWrapPad, copies: true},
+	{name: "SoftHSM 2", manufacturer: "SoftHSM", kwp: mechKeyWrapPad, copies: true, noDates: true},
 	{name: "NSS softoken", manufacturer: "Mozilla", kwp: mechKeyWrapKWP, ecPoint: attrNSSDatabase, oneToken: "NSS Certificate DB"},
 	{name: "PKCS#11 3.0", kwp: mechKeyWrapKWP},
 }

@@ -1,0 +1,258 @@
+package hsm_test
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+)
+
+// events collects what a module reports.
+type events struct {
+	mu  sync.Mutex
+	all []hsm.Event
+}
+
+func (e *events) add(ev hsm.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, ev)
+}
+
+func (e *events) has(f func(hsm.Event) bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.all {
+		if f(ev) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestWorkerKilled kills the child while calls are inside the module. The module comes back, with the
+// token open, and no call hangs.
+func TestWorkerKilled(t *testing.T) {
+	each(t, func(t *testing.T, m *hsm.Module, tok *hsm.Token) {
+		for round := range 5 {
+			k := generate(t, tok, kinds[3], byte(round+1))
+			signer, err := tok.Signer(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := make(chan struct{}, 1)
+			ended := make(chan error, 1)
+			go func() {
+				digest := sha256.Sum256(nil)
+				for {
+					_, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+					if err != nil {
+						ended <- err
+						return
+					}
+					select {
+					case began <- struct{}{}:
+					default:
+					}
+				}
+			}()
+			<-began
+			syscall.Kill(m.PID(), syscall.SIGKILL)
+			if err := <-ended; !errors.Is(err, hsm.Down) && !errors.Is(err, hsm.Stale) {
+				t.Errorf("the call that was inside: %v", err)
+			}
+			if o := objects(t, tok); len(o.Keys) != round+1 {
+				t.Errorf("round %d: %d keys", round, len(o.Keys))
+			}
+		}
+	})
+}
+
+// TestModuleHangs freezes the child. The call fails in time, the child is ended and another one
+// started.
+func TestModuleHangs(t *testing.T) {
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	cfg.Patience = 2 * time.Second
+	m := hsmtest.Start(t, cfg)
+	tok := hsmtest.NewToken(t, m, "hangs")
+	syscall.Kill(m.PID(), syscall.SIGSTOP)
+	if _, err := tok.Objects(t.Context(), 0, false); !errors.Is(err, hsm.Timeout) {
+		t.Errorf("a call into a frozen module: %v", err)
+	}
+	objects(t, tok)
+}
+
+// TestCodeChangedByOthers changes a code with another program. The module must find that out by one
+// try, and not try a refused code again.
+func TestCodeChangedByOthers(t *testing.T) {
+	tool := hsmtest.Tool(t, "pkcs11-tool")
+	var ev events
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	cfg.Changed = ev.add
+	m := hsmtest.Start(t, cfg)
+	tok := hsmtest.NewToken(t, m, "changed")
+	cmd := exec.Command(tool, "--module", cfg.Path, "--token-label", "changed", "--login", "--pin", hsmtest.Code, "--change-pin", "--new-pin", "another code")
+	cmd.Env = append(cmd.Environ(), "SOFTHSM2_CONF="+cfg.Env["SOFTHSM2_CONF"])
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	objects(t, tok) // still open, as modules have it
+	if err := m.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tok.Objects(t.Context(), 0, false); !errors.Is(err, hsm.NotLoggedIn) {
+		t.Errorf("after the restart: %v", err)
+	}
+	if !ev.has(func(e hsm.Event) bool { return e.Serial == tok.Serial && errors.Is(e.Err, hsm.WrongCode) }) {
+		t.Error("nobody was told that the token did not open again")
+	}
+	if err := tok.Login(t.Context(), []byte("another code"), true); err != nil {
+		t.Errorf("the new code: %v", err)
+	}
+}
+
+// TestFreshLogin changes the code while the child runs with the token closed: a module that is not
+// initialized anew would refuse the right code.
+func TestFreshLogin(t *testing.T) {
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	m := hsmtest.Start(t, cfg)
+	tok := hsmtest.NewToken(t, m, "fresh")
+	if err := tok.Logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := cfg
+	other.Lock = ""
+	if err := hsmtest.Start(t, other).Token(tok.Serial).SetCode(t.Context(), []byte(hsmtest.Code), []byte("changed code")); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(1100 * time.Millisecond) // a child younger than a second counts as fresh
+	if err := tok.Login(t.Context(), []byte("changed code"), true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestModuleNotThere(t *testing.T) {
+	for name, path := range map[string]string{"no file": "/nonexistent/module.so", "no library": "/etc/passwd", "no PKCS#11": libc(t)} {
+		t.Run(name, func(t *testing.T) {
+			m := hsmtest.Start(t, hsm.Config{Name: "broken", Path: path})
+			_, err := m.Info(t.Context())
+			if !errors.Is(err, hsm.Down) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v, want an error that names %s", err, path)
+			}
+		})
+	}
+}
+
+func libc(t *testing.T) string {
+	found, _ := filepath.Glob("/lib/*/libz.so.1")
+	if len(found) == 0 {
+		found, _ = filepath.Glob("/lib/*/libm.so.6")
+	}
+	if len(found) == 0 {
+		t.Fatal("no ordinary library found to try")
+	}
+	return found[0]
+}
+
+// TestFaultHook checks both sides of the hook that other tests use.
+func TestFaultHook(t *testing.T) {
+	var armed, after bool
+	broken := errors.New("broken by the test")
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	cfg.Fault = func(op string, call func() error) error {
+		if op != hsm.OpGenerate || !armed {
+			return call()
+		}
+		if after {
+			if err := call(); err != nil {
+				return err
+			}
+		}
+		return broken
+	}
+	tok := hsmtest.NewToken(t, hsmtest.Start(t, cfg), "fault")
+	spec := hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte{1}, Usage: hsm.UseSign}
+	armed = true
+	if _, err := tok.Generate(t.Context(), spec); !errors.Is(err, broken) || len(objects(t, tok).Keys) != 0 {
+		t.Errorf("failed and not done: %v", err)
+	}
+	after = true
+	if _, err := tok.Generate(t.Context(), spec); !errors.Is(err, broken) || len(objects(t, tok).Keys) != 1 {
+		t.Errorf("failed but done: %v", err)
+	}
+}
+
+// TestKilledWhileImporting kills the child at random moments of an import and looks at what is left:
+// no acknowledged key is lost, and the sweep removes what is half made.
+func TestKilledWhileImporting(t *testing.T) {
+	m := hsmtest.Start(t, hsmtest.SoftHSM(t, t.TempDir()))
+	tok := hsmtest.NewToken(t, m, "killed")
+	to := newReceiver(t, tok)
+	source := generate(t, tok, kinds[0], 1)
+	acknowledged := 0
+	for round := range 25 {
+		to.transport = newest(t, tok, []byte("transport"))
+		source = newest(t, tok, source.ID)
+		envelope, incoming := send(t, tok, to, source)
+		one := incoming[0]
+		one.ID = []byte{0xf0, byte(round)}
+		imp, err := tok.Import(t.Context(), envelope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, kill := m.PID(), make(chan struct{})
+		go func() {
+			<-kill
+			time.Sleep(time.Duration(round%13) * 100 * time.Microsecond)
+			syscall.Kill(pid, syscall.SIGKILL)
+		}()
+		close(kill)
+		r, err := imp.Unwrap(t.Context(), challenge, []hsm.Incoming{one})
+		imp.Close()
+		if err == nil && r[0].Err == nil {
+			acknowledged++
+			for m.PID() == pid { // the blow comes after the answer
+				time.Sleep(time.Millisecond)
+			}
+		}
+		if _, err := tok.Sweep(t.Context(), [][]byte{one.ID}, 10*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := objects(t, tok)
+	if o.Loose != 0 || len(o.Keys) < 2+acknowledged {
+		t.Errorf("%d loose objects, %d keys, %d acknowledged", o.Loose, len(o.Keys), acknowledged)
+	}
+	for _, k := range o.Keys {
+		if k.Usage&hsm.UseSign == 0 {
+			continue
+		}
+		signer, err := tok.Signer(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSigner(t, signer)
+	}
+	t.Logf("%d of 25 imports were acknowledged", acknowledged)
+}
+
+func newest(t *testing.T, tok *hsm.Token, id []byte) hsm.Key {
+	t.Helper()
+	for _, k := range objects(t, tok).Keys {
+		if string(k.ID) == string(id) {
+			return k
+		}
+	}
+	t.Fatalf("no key %x", id)
+	return hsm.Key{}
+}
