@@ -118,7 +118,7 @@ func checkRange(what string, n, low, high int) error {
 
 // checkTime wants an instant that JSON can carry and that is not a clock at its zero.
 func checkTime(what string, t time.Time) error {
-	if t.Year() < 2020 || t.Year() > 2200 {
+	if t.Year() < 2000 || t.Year() > 2200 {
 		return errorf(Invalid, "%s is in the year %d: check the clock", what, t.Year())
 	}
 	return nil

@@ -29,6 +29,8 @@ type Config struct {
 	// LeaderWait is how long Apply waits for a leader when there is none. The default, 5 s, covers an
 	// ordinary election.
 	LeaderWait time.Duration
+
+	noSync bool // for tests, whose machine does not lose power
 }
 
 // Network is how a node reaches the others. A Link gives both; tests use memory.
@@ -98,6 +100,7 @@ func (c *Cluster) open() (err error) {
 	c.store, err = raftboltdb.New(raftboltdb.Options{
 		Path:        filepath.Join(c.cfg.Dir, "log.db"),
 		BoltOptions: &bbolt.Options{Timeout: time.Second},
+		NoSync:      c.cfg.noSync,
 	})
 	if errors.Is(err, bbolt.ErrTimeout) {
 		return fmt.Errorf("another process uses it: is the daemon running already?")

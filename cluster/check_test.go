@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// What is malformed is refused before it is proposed, with a message that names it.
+func TestValidate(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	node := func(change func(*Node)) *SetNode {
+		n := testNode("node1")
+		change(&n)
+		return &SetNode{Node: n}
+	}
+	seat := func(change func(*Seat)) *PutSeat {
+		s := testSeat("100")
+		change(&s)
+		return &PutSeat{Slot: "payments", Seat: s}
+	}
+	held := func(change func(*Held)) *ReportKeys {
+		h := testHeld("key-1")
+		change(&h)
+		return &ReportKeys{Slot: "payments", Put: []Held{h}}
+	}
+	pkg := func(change func(*Package)) *RecordPackage {
+		p := testPackage("pkg-1", "node2")
+		change(&p)
+		return &RecordPackage{Package: p}
+	}
+	app := func(change func(*App)) *PutApp {
+		a := App{Name: "ejbca", Slots: []string{"payments"}, Restart: Restart{RestartSystemd, "ejbca.service"}}
+		change(&a)
+		return &PutApp{App: a}
+	}
+	restart := func(kind, target string) *PutApp { return app(func(a *App) { a.Restart = Restart{kind, target} }) }
+	for name, cmd := range map[string]Command{
+		"cluster id":               &CreateCluster{ID: "C 1", Name: "x", Owner: identityOf("owner").Raw, Node: testNode("node1")},
+		"cluster without a name":   &CreateCluster{ID: "c1", Owner: identityOf("owner").Raw, Node: testNode("node1")},
+		"owner is no certificate":  &CreateCluster{ID: "c1", Name: "x", Owner: []byte("x"), Node: testNode("node1")},
+		"owner is long":            &CreateCluster{ID: "c1", Name: "x", Owner: []byte(long), Node: testNode("node1")},
+		"node name in capitals":    node(func(n *Node) { n.Name = "Node1" }),
+		"node name with a hyphen":  node(func(n *Node) { n.Name = "-node" }),
+		"node name is long":        node(func(n *Node) { n.Name = strings.Repeat("n", 64) }),
+		"node name is a path":      node(func(n *Node) { n.Name = "../x" }),
+		"address without a port":   node(func(n *Node) { n.PeerAddress = "node1" }),
+		"address without a host":   node(func(n *Node) { n.PeerAddress = ":8441" }),
+		"address with port 0":      node(func(n *Node) { n.PeerAddress = "node1:0" }),
+		"address with a line end":  node(func(n *Node) { n.PeerAddress = "node\n1:80" }),
+		"console over http":        node(func(n *Node) { n.WebURL = "http://node1" }),
+		"console with a password":  node(func(n *Node) { n.WebURL = "https://u:p@node1" }),
+		"protocol 0":               node(func(n *Node) { n.Protocol = 0 }),
+		"identity is none":         node(func(n *Node) { n.Identity = []byte("x") }),
+		"identity is long":         node(func(n *Node) { n.Identity = []byte(long) }),
+		"key of another":           node(func(n *Node) { n.Key = testNode("node2").Key }),
+		"version with an escape":   node(func(n *Node) { n.Version = "1\x1b[0m" }),
+		"invite hash":              &AddInvite{Hash: "abc", Expires: epoch},
+		"invite without an expiry": &AddInvite{Hash: testInvite(1)},
+		"invite for a bad name":    &AddInvite{Hash: testInvite(1), Node: "A", Expires: epoch},
+		"invite removed":           &RemoveInvite{Hash: "x"},
+		"admission":                &AdmitNode{Invite: "x", Node: testNode("node1")},
+		"replaced identity":        &ReplaceIdentity{Identity: []byte("x")},
+		"status":                   &ConnectNode{Status: "gone"},
+		"status not for reports":   &ConnectNode{Status: Initializing},
+		"removed node":             &RemoveNode{},
+		"trust in oneself":         &SetTrust{Trusting: "node1", Trusted: "node1", Trust: true},
+		"trust without a name":     &SetTrust{Trusting: "node1"},
+		"label is empty":           &RemoveSeat{Node: "node1"},
+		"label is 33 bytes":        &PutSeat{Slot: strings.Repeat("ä", 16) + "x", Seat: testSeat("1")},
+		"label ends with a space":  &PutSeat{Slot: "payments ", Seat: testSeat("1")},
+		"label is no text":         &PutSeat{Slot: "a\xffb", Seat: testSeat("1")},
+		"label has a tab":          &PutSeat{Slot: "a\tb", Seat: testSeat("1")},
+		"seat without a serial":    seat(func(s *Seat) { s.Serial = "" }),
+		"seat without a module":    seat(func(s *Seat) { s.Module = "" }),
+		"seat mode":                seat(func(s *Seat) { s.Mode = "auto" }),
+		"seat state":               seat(func(s *Seat) { s.State = "up" }),
+		"seat reason":              seat(func(s *Seat) { s.Reason = long }),
+		"seat receiver":            seat(func(s *Seat) { s.Receiver = long }),
+		"seat code range":          seat(func(s *Seat) { s.MinCode, s.MaxCode = 9, 8 }),
+		"seat code below 0":        seat(func(s *Seat) { s.MinCode = -1 }),
+		"reported state":           &ReportSeat{Slot: "payments", State: "up"},
+		"key fingerprint":          held(func(h *Held) { h.Fingerprint = "" }),
+		"key class":                held(func(h *Held) { h.Class = "public" }),
+		"key type":                 held(func(h *Held) { h.Type = "" }),
+		"key id":                   held(func(h *Held) { h.ID = "abc" }),
+		"key id is long":           held(func(h *Held) { h.ID = strings.Repeat("ab", maxKeyID) }),
+		"key label":                held(func(h *Held) { h.Label = long }),
+		"key label is no text":     held(func(h *Held) { h.Label = "\xff" }),
+		"key certificates":         held(func(h *Held) { h.Certificates = -1 }),
+		"too many keys":            &ReportKeys{Slot: "payments", Put: make([]Held, maxReport+1)},
+		"removed key":              &ReportKeys{Slot: "payments", Remove: []string{"\n"}},
+		"loose objects":            &ReportKeys{Slot: "payments", Loose: -1},
+		"package without receiver": pkg(func(p *Package) { p.Receivers = nil }),
+		"package receiver twice":   pkg(func(p *Package) { p.Receivers = []string{"node2", "node2"} }),
+		"package without keys":     pkg(func(p *Package) { p.Keys = nil }),
+		"package of all keys":      pkg(func(p *Package) { p.Keys = make([]string, maxPackageKeys+1) }),
+		"package key":              pkg(func(p *Package) { p.Keys = []string{" "} }),
+		"package hash":             pkg(func(p *Package) { p.SHA256 = strings.Repeat("AB", 32) }),
+		"package size":             pkg(func(p *Package) { p.Size = 0 }),
+		"package expiry":           pkg(func(p *Package) { p.Expires = time.Time{} }),
+		"package for ever":         pkg(func(p *Package) { p.Expires = epoch.AddDate(8000, 0, 0) }),
+		"receipt count":            &RecordReceipt{Package: "pkg-1", Receipt: Receipt{Imported: -1}},
+		"receipt statement":        &RecordReceipt{Package: "pkg-1", Receipt: Receipt{Statement: long}},
+		"account name":             &PutAccount{Name: "Anna", Hash: testHash, Role: Administrator},
+		"account role":             &PutAccount{Name: "anna", Hash: testHash, Role: "auditor"},
+		"account with a password":  &PutAccount{Name: "anna", Hash: "secret", Role: Administrator},
+		"account with bcrypt":      &PutAccount{Name: "anna", Hash: "$2a$10$abc", Role: Administrator},
+		"app name":                 app(func(a *App) { a.Name = "EJBCA" }),
+		"app slot twice":           app(func(a *App) { a.Slots = []string{"a", "a"} }),
+		"app node":                 app(func(a *App) { a.Nodes = []string{"*"} }),
+		"restart kind":             restart("shell", "x"),
+		"restart without a target": restart(RestartCommand, ""),
+		"restart none with one":    restart(RestartNone, "x"),
+		"restart by a path":        restart(RestartCommand, "../../bin/sh"),
+		"restart with arguments":   restart(RestartCommand, "sh -c"),
+		"restart with an option":   restart(RestartSystemd, "--help"),
+		"restart of a dot file":    restart(RestartCommand, ".profile"),
+		"restart with a line end":  restart(RestartCommand, "ok\n"),
+		"run detail":               &ReportRun{App: "ejbca", Detail: long},
+		"act id":                   &BeginAct{Act: "a", Object: "o", Permission: MayView},
+		"act without an object":    &BeginAct{ID: "x", Act: "a", Permission: MayView},
+		"act by a node's right":    &BeginAct{ID: "x", Act: "a", Object: "o", Permission: MayReport},
+		"act to make a cluster":    &BeginAct{ID: "x", Act: "a", Object: "o", Permission: MayCreateCluster},
+		"act by no right":          &BeginAct{ID: "x", Act: "a", Object: "o", Permission: "fly"},
+		"act that ends as started": &EndAct{ID: "x", Result: Started},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := cmd.validate()
+			wantCode(t, err, Invalid)
+			if len(err.Error()) > 600 {
+				t.Errorf("the message has %d bytes", len(err.Error()))
+			}
+		})
+	}
+	for _, target := range []string{"restart-ejbca", "ejbca.sh", "_x"} {
+		if err := restart(RestartCommand, target).validate(); err != nil {
+			t.Errorf("%q is refused: %v", target, err)
+		}
+	}
+	for _, a := range []Actor{{"account", "A"}, {"console", ""}, {"node", "a b"}, {"", "x"}, {"root", "root"}} {
+		wantCode(t, a.validate(), Invalid)
+	}
+}
+
+// A command that is valid in its parts may still be too large for the log.
+func TestCommandSize(t *testing.T) {
+	c := &ReportKeys{Slot: "payments"}
+	for range maxReport {
+		h := testHeld(strings.Repeat("f", 128))
+		h.Obstacle = strings.Repeat("x", maxText)
+		c.Put = append(c.Put, h)
+	}
+	if err := c.validate(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := encodeEntry(c, Meta{Time: epoch, Node: "node1", Actor: daemon1})
+	wantCode(t, err, Invalid)
+}

@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every kind is in the table under its own name, and so is the permission it needs.
+func TestKinds(t *testing.T) {
+	for name, k := range kinds {
+		if got := k.make().Kind(); got != name {
+			t.Errorf("%q makes a command that calls itself %q", name, got)
+		}
+		if k.since < 1 || k.since > Protocol {
+			t.Errorf("%q is known since protocol %d", name, k.since)
+		}
+		if _, ok := grants[k.may]; !ok && name != "act.begin" {
+			t.Errorf("%q needs the permission %q, which nobody has", name, k.may)
+		}
+	}
+	for p, g := range grants {
+		if g.since < 1 || g.since > Protocol || !g.operator && !g.node {
+			t.Errorf("permission %q: %+v", p, g)
+		}
+	}
+}
+
+// Each refusal has its code, changes nothing, and is in the audit trail if the act was an operator's.
+func TestRefusals(t *testing.T) {
+	base := play(t, new(State), history()...)
+	same := func(change func(*Node)) Node { // node4, but
+		n := testNode("node4")
+		change(&n)
+		return n
+	}
+	admit := func(invite int, n Node) *AdmitNode { return &AdmitNode{Invite: testInvite(invite), Node: n} }
+	for name, c := range map[string]struct {
+		step
+		code   Code
+		silent bool // no audit entry
+	}{
+		"cluster twice":          {step{"node1", console, &CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}}, Conflict, false},
+		"invite twice":           {step{"node1", anna, &AddInvite{Hash: testInvite(4), Expires: epoch.Add(time.Hour)}}, Conflict, false},
+		"invite for a member":    {step{"node1", anna, &AddInvite{Hash: testInvite(9), Node: "node2", Expires: epoch.Add(time.Hour)}}, Conflict, false},
+		"invite in the past":     {step{"node1", anna, &AddInvite{Hash: testInvite(9), Expires: epoch}}, Expired, false},
+		"invite for a week":      {step{"node1", anna, &AddInvite{Hash: testInvite(9), Expires: epoch.AddDate(0, 0, 7)}}, Invalid, false},
+		"unknown invite removed": {step{"node1", anna, &RemoveInvite{Hash: testInvite(9)}}, NotFound, false},
+		"unknown code":           {step{"node1", daemon1, admit(9, testNode("node4"))}, Denied, false},
+		"used code":              {step{"node1", daemon1, admit(2, testNode("node4"))}, Denied, false},
+		"code for another name":  {step{"node1", daemon1, admit(4, testNode("node5"))}, Denied, false},
+		"name taken": {step{"node1", daemon1, admit(3, same(func(n *Node) {
+			n.Name, n.Key, n.Identity = "node2", base.Nodes["node3"].Key, base.Nodes["node3"].Identity
+		}))}, Conflict, false},
+		"address taken":               {step{"node1", daemon1, admit(4, same(func(n *Node) { n.PeerAddress = base.Nodes["node1"].PeerAddress }))}, Conflict, false},
+		"identity taken":              {step{"node1", daemon1, admit(4, same(func(n *Node) { n.Key, n.Identity = base.Nodes["node1"].Key, base.Nodes["node1"].Identity }))}, Conflict, false},
+		"admin token taken":           {step{"node1", daemon1, admit(4, same(func(n *Node) { n.Serial = base.Nodes["node1"].Serial }))}, Conflict, false},
+		"set another node":            {step{"node2", daemon2, &SetNode{Node: testNode("node1")}}, Denied, false},
+		"identity by report":          {step{"node2", daemon2, &SetNode{Node: withIdentity(testNode("node2"), "other")}}, Denied, false},
+		"identity of another":         {step{"node2", anna, &ReplaceIdentity{Identity: identityOf("node1").Raw, Key: KeyHash(identityOf("node1"))}}, Conflict, false},
+		"unknown node removed":        {step{"node1", anna, &RemoveNode{Node: "node9"}}, NotFound, false},
+		"trust in an unknown node":    {step{"node1", anna, &SetTrust{Trusting: "node1", Trusted: "node9", Trust: true}}, NotFound, false},
+		"trust of an unknown node":    {step{"node1", anna, &SetTrust{Trusting: "node9", Trusted: "node1", Trust: true}}, NotFound, false},
+		"no trust to remove":          {step{"node1", anna, &SetTrust{Trusting: "node3", Trusted: "node2"}}, NotFound, false},
+		"serial used by another slot": {step{"node1", anna, &PutSeat{Slot: "tls", Seat: testSeat("100")}}, Conflict, false},
+		"report without a seat":       {step{"node3", Actor{ByNode, "node3"}, &ReportSeat{Slot: "payments", State: Down}}, NotFound, true},
+		"report on an unknown slot":   {step{"node1", daemon1, &ReportSeat{Slot: "tls", State: Down}}, NotFound, true},
+		"keys without a seat":         {step{"node3", Actor{ByNode, "node3"}, &ReportKeys{Slot: "payments"}}, NotFound, true},
+		"unknown seat removed":        {step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node3"}}, NotFound, false},
+		"unknown slot removed":        {step{"node1", anna, &RemoveSeat{Slot: "tls", Node: "node1"}}, NotFound, false},
+		"package twice":               {step{"node1", anna, &RecordPackage{Package: testPackage("pkg-1", "node2")}}, Conflict, false},
+		"package without a seat":      {step{"node3", anna, &RecordPackage{Package: testPackage("pkg-2", "node2")}}, NotFound, false},
+		"package for a stranger":      {step{"node1", anna, &RecordPackage{Package: testPackage("pkg-2", "node9")}}, NotFound, false},
+		"package for oneself":         {step{"node1", anna, &RecordPackage{Package: testPackage("pkg-2", "node1")}}, Invalid, false},
+		"receipt of nothing":          {step{"node2", daemon2, &RecordReceipt{Package: "pkg-9"}}, NotFound, false},
+		"receipt for another's":       {step{"node1", daemon1, &RecordReceipt{Package: "pkg-1"}}, Denied, false},
+		"account twice":               {step{"node1", anna, &PutAccount{Name: "anna", Hash: testHash, Role: Administrator, New: true}}, Conflict, false},
+		"unknown account changed":     {step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Role: Administrator}}, NotFound, false},
+		"unknown account removed":     {step{"node1", anna, &RemoveAccount{Name: "berta"}}, NotFound, false},
+		"own account removed":         {step{"node1", anna, &RemoveAccount{Name: "anna"}}, Conflict, false},
+		"app with an unknown slot":    {step{"node1", anna, &PutApp{App: App{Name: "nginx", Slots: []string{"tls"}, Restart: Restart{Kind: RestartNone}}}}, NotFound, false},
+		"app on an unknown node":      {step{"node1", anna, &PutApp{App: App{Name: "nginx", Nodes: []string{"node9"}, Restart: Restart{Kind: RestartNone}}}}, NotFound, false},
+		"unknown app removed":         {step{"node1", anna, &RemoveApp{Name: "nginx"}}, NotFound, false},
+		"run of an unknown app":       {step{"node1", daemon1, &ReportRun{App: "nginx"}}, NotFound, true},
+		"act twice":                   {step{"node1", anna, &BeginAct{ID: "act-2", Act: "x", Object: "y", Permission: MayView}}, Conflict, false},
+		"unknown act ended":           {step{"node1", anna, &EndAct{ID: "act-9", Result: Done}}, NotFound, true},
+		"act ended elsewhere":         {step{"node2", anna, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
+		"act of another ended":        {step{"node1", console, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next, err := try(t, base, c.step)
+			wantCode(t, err, c.code)
+			if got := len(next.Audit) - len(base.Audit); got != map[bool]int{true: 0, false: 1}[c.silent] {
+				t.Errorf("%d audit entries", got)
+			}
+			if !c.silent {
+				e := next.Audit[len(next.Audit)-1]
+				if e.Result != Refused || e.Detail == "" || e.Object == "" || e.Act == "" || e.Actor != c.actor || e.Node != c.node {
+					t.Errorf("audit entry %+v", e)
+				}
+			}
+			undone := *next
+			undone.Index, undone.Audit = base.Index, base.Audit
+			if undone.Hash() != base.Hash() {
+				t.Error("a refused command changed the state")
+			}
+		})
+	}
+}
+
+func withIdentity(n Node, name string) Node {
+	n.Identity, n.Key = identityOf(name).Raw, KeyHash(identityOf(name))
+	return n
+}
+
+// Every kind of command, by every kind of actor.
+func TestAuthorization(t *testing.T) {
+	base := play(t, new(State), history()...)
+	actors := map[string]step{
+		"account":            {node: "node1", actor: anna},
+		"unknown account":    {node: "node1", actor: Actor{ByAccount, "berta"}},
+		"console":            {node: "node1", actor: console},
+		"node":               {node: "node1", actor: daemon1},
+		"node for another":   {node: "node1", actor: daemon2},
+		"account, stranger":  {node: "node9", actor: anna},
+		"console, stranger":  {node: "node9", actor: console},
+		"stranger node":      {node: "node9", actor: Actor{ByNode, "node9"}},
+		"account named node": {node: "node1", actor: Actor{ByAccount, "node1"}},
+	}
+	operators, nodes := []string{"account", "console"}, []string{"node"}
+	both := append(slices.Clone(operators), nodes...)
+	cases := map[string]struct {
+		cmd Command
+		may []string
+	}{
+		"cluster.create":  {&CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}, both},
+		"invite.add":      {&AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}, operators},
+		"invite.remove":   {&RemoveInvite{Hash: testInvite(4)}, operators},
+		"node.admit":      {&AdmitNode{Invite: testInvite(4), Node: testNode("node4")}, nodes},
+		"node.set":        {&SetNode{Node: testNode("node1")}, nodes},
+		"node.identity":   {&ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}, operators},
+		"node.connect":    {&ConnectNode{Status: Connected}, nodes},
+		"node.remove":     {&RemoveNode{Node: "node2"}, operators},
+		"trust.set":       {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
+		"seat.put":        {&PutSeat{Slot: "tls", Seat: testSeat("101")}, operators},
+		"seat.report":     {&ReportSeat{Slot: "payments", State: Down}, nodes},
+		"seat.remove":     {&RemoveSeat{Slot: "payments", Node: "node2"}, operators},
+		"keys.report":     {&ReportKeys{Slot: "payments", Complete: true}, nodes},
+		"package.record":  {&RecordPackage{Package: testPackage("pkg-2", "node2")}, both},
+		"package.receipt": {&RecordReceipt{Package: "pkg-3"}, both},
+		"account.put":     {&PutAccount{Name: "berta", Hash: testHash, Role: Administrator, New: true}, operators},
+		"account.remove":  {&RemoveAccount{Name: "clara"}, operators},
+		"app.put":         {&PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}, operators},
+		"app.remove":      {&RemoveApp{Name: "ejbca"}, operators},
+		"app.run":         {&ReportRun{App: "ejbca", OK: true}, nodes},
+		"act.begin":       {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
+		"act.end":         {&EndAct{ID: "act-9", Result: Done}, both},
+	}
+	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
+		t.Fatalf("cases for %v, kinds are %v", got, want)
+	}
+	for kind, c := range cases {
+		for who, st := range actors {
+			st.cmd = c.cmd
+			next, err := try(t, base, st)
+			denied := err != nil && asError(err).Code == Denied
+			if denied == slices.Contains(c.may, who) {
+				t.Errorf("%s by %s: %v", kind, who, err)
+			}
+			if denied && next.Audit[len(next.Audit)-1].Result != Refused {
+				t.Errorf("%s by %s was denied and not audited", kind, who)
+			}
+		}
+	}
+}
+
+// Before there is a cluster, nothing is allowed but making it, on the node itself.
+func TestAuthorizeBeforeCluster(t *testing.T) {
+	empty := new(State)
+	for _, a := range []Actor{console, daemon1} {
+		if err := Authorize(empty, a, "node1", MayCreateCluster); err != nil {
+			t.Errorf("%s cannot make a cluster: %v", a, err)
+		}
+		wantCode(t, Authorize(empty, a, "node1", MayView), Denied)
+	}
+	wantCode(t, Authorize(empty, anna, "node1", MayCreateCluster), Denied)
+	wantCode(t, Authorize(empty, daemon2, "node1", MayCreateCluster), Denied)
+	wantCode(t, Authorize(play(t, empty, founding()...), console, "node1", "fly"), Denied)
+}
+
+// An account loses its permissions with the command that removes it, not a moment later.
+func TestAuthorizeAtIndex(t *testing.T) {
+	s := play(t, new(State), founding()...)
+	s = play(t, s,
+		step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Role: Administrator, New: true}},
+		step{"node1", Actor{ByAccount, "berta"}, &RemoveAccount{Name: "anna"}})
+	_, err := try(t, s, step{"node1", anna, &RemoveAccount{Name: "berta"}})
+	wantCode(t, err, Denied)
+}
+
+// Each operator's act leaves one entry; reports leave one only when something changed that people care about.
+func TestAuditTrail(t *testing.T) {
+	s := play(t, new(State), history()...)
+	var got []string
+	for i, e := range s.Audit {
+		if e.Seq != uint64(i+1) {
+			t.Errorf("entry %d has the number %d", i, e.Seq)
+		}
+		got = append(got, strings.TrimSpace(strings.Join([]string{e.Actor.String(), e.Act, e.Object, e.Result, e.Detail, e.ActID}, " ")))
+	}
+	want := []string{
+		"console/root cluster.create cluster/c1 done Test",
+		"console/root account.put account/anna done new, administrator",
+		"account/anna invite.add invite/00000000 done",
+		"node/node1 node.admit node/node2 done node2.example:8441",
+		"node/node2 node.connect node/node2 done connected",
+		"account/anna invite.add invite/00000000 done",
+		"node/node1 node.admit node/node3 done node3.example:8441",
+		"node/node3 node.connect node/node3 done connected",
+		"account/anna invite.add invite/00000000 done node4",
+		"account/anna trust.set node/node3 done does not trust node/node2",
+		"account/anna seat.put slot/payments done token 100 of softhsm2, mode generated",
+		"account/anna seat.put slot/payments done token 200 of softhsm2, mode generated",
+		"node/node2 seat.report slot/payments done active to failed: the module does not answer",
+		"account/anna package.record package/pkg-1 done 2 keys of slot/payments for node2, node3",
+		"node/node2 package.receipt package/pkg-1 done 1 key imported, 2 keys present already, 3 keys failed, 4 keys in conflict",
+		"account/anna app.put app/ejbca done",
+		"node/node1 app.run app/ejbca done in 3 s",
+		"account/anna slot.activate slot/payments started  act-1",
+		"account/anna slot.activate slot/payments done in 1 s act-1",
+		"account/anna key.generate slot/payments started  act-2",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("audit trail:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A command that a member's program does not know is not proposed.
+func TestProtocolGate(t *testing.T) {
+	s := play(t, new(State), append(founding(), admission("node2", 2)...)...)
+	if err := s.follows(&RemoveApp{}); err != nil {
+		t.Errorf("every member speaks protocol %d: %v", Protocol, err)
+	}
+	old := s.Nodes["node2"]
+	old.Protocol = 0
+	s.Nodes = with(s.Nodes, "node2", old)
+	for _, cmd := range []Command{&RemoveApp{}, &BeginAct{Permission: MayView}} {
+		err := s.follows(cmd)
+		wantCode(t, err, Upgrade)
+		if !strings.Contains(err.Error(), `"node2"`) {
+			t.Errorf("the error does not name the node: %v", err)
+		}
+	}
+}
+
+// A node that cannot read the log of this cluster is not let in, and none may step back below it.
+func TestOldNode(t *testing.T) {
+	s := play(t, new(State), append(founding(), admission("node2", 2)...)...)
+	for _, name := range []string{"node1", "node2"} {
+		n := s.Nodes[name]
+		n.Protocol = 7
+		s.Nodes = with(s.Nodes, name, n)
+	}
+	s = play(t, s, step{"node1", anna, &AddInvite{Hash: testInvite(3), Expires: epoch.Add(time.Hour)}})
+	_, err := try(t, s, step{"node1", daemon1, &AdmitNode{Invite: testInvite(3), Node: testNode("node3")}})
+	wantCode(t, err, Upgrade)
+}
