@@ -115,7 +115,7 @@ func TestGenerateListSign(t *testing.T) {
 				t.Errorf("%s: attributes %+v", k.Kind(), k)
 			}
 			if k.Class == hsm.SecretKey {
-				if len(k.Check) != hsm.CheckSize {
+				if len(k.Check) != 16 {
 					t.Errorf("%s: check value %x", k.Kind(), k.Check)
 				}
 				continue

@@ -112,8 +112,8 @@ type Key struct {
 	// Public is the public key (SubjectPublicKeyInfo, DER) of a private key, from the key itself, the
 	// public key object or the certificate with the same CKA_ID; nil when the token has none of them.
 	Public []byte
-	// Check is a check value of a secret key: the first 8 bytes of a MAC over CheckText, equal on every
-	// token that holds the same key; nil when the key cannot be used for a MAC.
+	// Check is a check value of a secret key: the MAC of CheckText, equal on every token that holds the
+	// same key; nil when the key cannot be used for a MAC.
 	Check []byte
 
 	Usage       Usage
@@ -157,13 +157,9 @@ func (k Key) PublicKey() (crypto.PublicKey, error) {
 	return x509.ParsePKIXPublicKey(k.Public)
 }
 
-// CheckText is what check values are MACs over: AES-CMAC (SP 800-38B) for AES keys, HMAC-SHA-256 for
-// generic secrets.
-const CheckText = "keyferry check value"
-
-// CheckSize is the length of check values in bytes: enough to tell keys apart, too little to stand in
-// for the MAC.
-const CheckSize = 8
+// CheckText is what check values are the MAC of: AES-CMAC (SP 800-38B, 16 bytes) with AES keys,
+// HMAC-SHA-256 (32 bytes) with generic secrets.
+const CheckText = "keyferry-sync-package/1 check"
 
 // Certificate is an X.509 certificate object on a token.
 type Certificate struct {

@@ -182,10 +182,10 @@ func TestTravelRefused(t *testing.T) {
 			{"an unknown type", func(k *hsm.Incoming) { k.Type = "DSA" }, 0, hsm.Unsupported},
 			{"a junk certificate", func(k *hsm.Incoming) { k.Certificates = []hsm.Certificate{{DER: []byte{1}}} }, 0, hsm.BadInput},
 			{"a long label", func(k *hsm.Incoming) { k.Label = string(make([]byte, 1000)) }, 0, hsm.BadInput},
-			{"another check value", func(k *hsm.Incoming) { k.Check = bytes.Repeat([]byte{1}, hsm.CheckSize) }, 2, hsm.NotProved},
+			{"another check value", func(k *hsm.Incoming) { k.Check = bytes.Repeat([]byte{1}, 16) }, 2, hsm.NotProved},
 			{"no check value", func(k *hsm.Incoming) { k.Check = nil }, 2, hsm.BadInput},
 			{"a private key called a secret one", func(k *hsm.Incoming) {
-				k.Class, k.Type, k.Check = hsm.SecretKey, "generic", bytes.Repeat([]byte{1}, hsm.CheckSize)
+				k.Class, k.Type, k.Check = hsm.SecretKey, "generic", bytes.Repeat([]byte{1}, 16)
 			}, 0, 0},
 			{"a secret key called a private one", func(k *hsm.Incoming) { k.Class, k.Type, k.Curve, k.Public = hsm.PrivateKey, "EC", "P-256", a.Public }, 2, 0},
 		}

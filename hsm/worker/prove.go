@@ -26,7 +26,7 @@ func (w *worker) prove(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, k hsm.Key,
 		}
 		return check, nil
 	}
-	m, data, err := hsm.ProofInput(k.Type, challenge)
+	m, data, err := hsm.ProofInput(k, challenge)
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +46,7 @@ func (w *worker) mac(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, keyType uint
 	if keyType == pkcs11.CKK_AES {
 		m = hsm.CMAC
 	}
-	full, err := w.signIn(s, h, m, []byte(hsm.CheckText))
-	if err != nil {
-		return nil, err
-	}
-	if len(full) < hsm.CheckSize {
-		return nil, &hsm.Error{Code: hsm.Unsupported, Detail: "the MAC is too short"}
-	}
-	return full[:hsm.CheckSize], nil
+	return w.signIn(s, h, m, []byte(hsm.CheckText))
 }
 
 // checkValue computes the check value of a token's secret key; nil where the module or the key does
