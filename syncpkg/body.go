@@ -84,7 +84,7 @@ func openBody(h Header, body []byte, o Opener) ([]byte, error) {
 	}
 	plaintext, err := aead.Open(ciphertext[:0], nil, ciphertext, h.bodyData())
 	if err != nil {
-		return nil, fail(ErrUnseal, "package %s: the content key does not open the body: %w", h.ID, err)
+		return nil, h.fail(ErrUnseal, "the content key does not open the body: %w", err)
 	}
 	return plaintext, nil
 }
@@ -94,47 +94,51 @@ func openSeal(h Header, mine seal, o Opener) ([]byte, error) {
 	size, ok := sealSize(mine.KEM)
 	switch {
 	case !ok:
-		return nil, fail(ErrUnsupported, "package %s: it is sealed to %s with KEM %#04x, unknown to this Keyferry: update this node first", h.ID, o.Receiver, mine.KEM)
+		return nil, h.fail(ErrUnsupported, "it is sealed to %s with KEM %#04x, unknown to this Keyferry: "+
+			"update this node first",
+			o.Receiver, mine.KEM)
 	case len(mine.Seal) != size:
-		return nil, fail(ErrContent, "package %s: the seal for %s has %d bytes and must have %d", h.ID, o.Receiver, len(mine.Seal), size)
+		return nil, h.fail(ErrContent, "the seal for %s has %d bytes and must have %d",
+			o.Receiver, len(mine.Seal), size)
 	case o.Private == nil:
-		return nil, fail(ErrUnseal, "package %s: there is no private key to open it with", h.ID)
+		return nil, h.fail(ErrUnseal, "there is no private key to open it with")
 	case o.Private.KEM().ID() != mine.KEM:
-		return nil, fail(ErrUnseal, "package %s: it is sealed with KEM %#04x, and the sealing key of %s is for KEM %#04x: "+
-			"that key was replaced, let %s make a new package", h.ID, mine.KEM, o.Receiver, o.Private.KEM().ID(), h.Source)
+		return nil, h.fail(ErrUnseal, "it is sealed with KEM %#04x, and the sealing key of %s is for KEM %#04x: "+
+			"that key was replaced, let %s make a new package", mine.KEM, o.Receiver, o.Private.KEM().ID(), h.Source)
 	}
 	key, err := hpke.Open(o.Private, hpke.HKDFSHA512(), hpke.AES256GCM(), h.sealInfo(o.Receiver), mine.Seal)
 	if err != nil {
-		return nil, fail(ErrUnseal, "package %s: the sealing key of %s does not open it; "+
-			"if that key was replaced, let %s make a new package: %w", h.ID, o.Receiver, h.Source, err)
+		return nil, h.fail(ErrUnseal, "the sealing key of %s does not open it; "+
+			"if that key was replaced, let %s make a new package: %w", o.Receiver, h.Source, err)
 	}
 	return key, nil // of contentKey bytes: the size of the seal leaves no other length
 }
 
-// splitBody checks that there is one seal for each receiver, in the header's order, and returns the one for receiver and
-// the ciphertext.
+// splitBody checks that there is one seal for each receiver, in the header's order, and returns that of one receiver,
+// and the ciphertext.
 func splitBody(h Header, body []byte, receiver string) (mine seal, ciphertext []byte, err error) {
 	end := bytes.IndexByte(body[:min(len(body), MaxSeals)], '\n') + 1
 	if end == 0 {
-		return seal{}, nil, fail(ErrContent, "package %s: its body has no line of seals", h.ID)
+		return seal{}, nil, h.fail(ErrContent, "its body has no line of seals")
 	}
 	var seals []seal
 	if err := decodeJSON(body[:end], &seals, ""); err != nil {
-		return seal{}, nil, fail(ErrContent, "package %s: its seals: %w", h.ID, err)
+		return seal{}, nil, h.fail(kindOf(err, ErrContent), "its seals: %w", err)
 	}
 	if len(seals) != len(h.Receivers) {
-		return seal{}, nil, fail(ErrContent, "package %s: it has %d seals for %d receivers", h.ID, len(seals), len(h.Receivers))
+		return seal{}, nil, h.fail(ErrContent, "it has %d seals for %d receivers", len(seals), len(h.Receivers))
 	}
 	for i, s := range seals {
 		if s.Receiver != h.Receivers[i] {
-			return seal{}, nil, fail(ErrContent, "package %s: seal %d is for %.80q and must be for %q", h.ID, i+1, s.Receiver, h.Receivers[i])
+			return seal{}, nil, h.fail(ErrContent, "seal %d is for %.80q and must be for %q",
+				i+1, s.Receiver, h.Receivers[i])
 		}
 		if s.Receiver == receiver {
 			mine = s
 		}
 	}
 	if len(body)-end < gcmOverhead {
-		return seal{}, nil, fail(ErrContent, "package %s: its ciphertext is too short", h.ID)
+		return seal{}, nil, h.fail(ErrContent, "its ciphertext is too short")
 	}
 	return mine, body[end:], nil
 }

@@ -8,7 +8,7 @@ import (
 // Content is the encrypted part of a package. Its version is the version of the file.
 type Content struct {
 	Scheme      string       `json:"scheme"`      // SchemeECDHP521
-	Ephemeral   []byte       `json:"ephemeral"`   // the source's ephemeral public key: uncompressed P-521 point, 133 bytes
+	Ephemeral   []byte       `json:"ephemeral"`   // the source's ephemeral P-521 point, uncompressed: 133 bytes
 	PackageKeys []PackageKey `json:"packageKeys"` // one for each receiver, in the order of the header
 	Keys        []Key        `json:"keys"`        // no two of the same fingerprint
 }
@@ -33,7 +33,7 @@ func (c Content) PackageKey(receiver string) ([]byte, bool) {
 func decodeContent(h Header, plaintext []byte) (Content, error) {
 	var c Content
 	if err := decodeJSON(plaintext, &c, ""); err != nil {
-		return Content{}, fail(ErrContent, "package %s: its content: %w", h.ID, err)
+		return Content{}, h.fail(kindOf(err, ErrContent), "its content: %w", err)
 	}
 	if err := c.validate(h); err != nil {
 		return Content{}, err
@@ -43,24 +43,28 @@ func decodeContent(h Header, plaintext []byte) (Content, error) {
 
 func (c Content) validate(h Header) error {
 	if c.Scheme != SchemeECDHP521 {
-		return fail(ErrUnsupported, "package %s wraps its keys by the scheme %.80q, unknown to this Keyferry: update this node first", h.ID, c.Scheme)
+		return h.fail(ErrUnsupported, "its keys are wrapped by the scheme %.80q, unknown to this Keyferry: "+
+			"update this node first",
+			c.Scheme)
 	}
 	if err := checkPoint(c.Ephemeral); err != nil {
-		return fail(ErrContent, "package %s: its ephemeral key is not a P-521 point: %w", h.ID, err)
+		return h.fail(ErrContent, "its ephemeral key is not a P-521 point: %w", err)
 	}
 	if !slices.EqualFunc(c.PackageKeys, h.Receivers, func(k PackageKey, r string) bool { return k.Receiver == r }) {
-		return fail(ErrContent, "package %s: its package keys are not for the header's receivers, in their order", h.ID)
+		return h.fail(ErrContent, "its package keys are not for the header's receivers, in their order")
 	}
 	for _, k := range c.PackageKeys {
 		if len(k.Wrapped) != wrappedKey {
-			return fail(ErrContent, "package %s: the package key for %s has %d bytes and must have %d", h.ID, k.Receiver, len(k.Wrapped), wrappedKey)
+			return h.fail(ErrContent, "the package key for %s has %d bytes and must have %d",
+				k.Receiver, len(k.Wrapped), wrappedKey)
 		}
 	}
 	if len(c.Keys) > MaxKeys {
-		return fail(ErrTooLarge, "package %s has %d keys, more than the %d allowed: split them over several packages", h.ID, len(c.Keys), MaxKeys)
+		return h.fail(ErrTooLarge, "it has %d keys, more than the %d allowed: split them over several packages",
+			len(c.Keys), MaxKeys)
 	}
 	if len(c.Keys) != h.Keys {
-		return fail(ErrContent, "package %s: it has %d keys, and its header says %d", h.ID, len(c.Keys), h.Keys)
+		return h.fail(ErrContent, "it has %d keys, and its header says %d", len(c.Keys), h.Keys)
 	}
 	return c.validateKeys(h)
 }
@@ -69,11 +73,11 @@ func (c Content) validateKeys(h Header) error {
 	seen := make(map[string]int, len(c.Keys))
 	for i, k := range c.Keys {
 		if err := k.Validate(); err != nil {
-			return fail(ErrContent, "package %s: key %d (id %.40s, label %.80q): %w", h.ID, i+1, k.ID, k.Label, err)
+			return h.fail(ErrContent, "key %d (id %.40s, label %.80q): %w", i+1, k.ID, k.Label, err)
 		}
 		f := k.Fingerprint()
 		if j, twice := seen[f]; twice {
-			return fail(ErrContent, "package %s: keys %d and %d are the same key (fingerprint %s)", h.ID, j, i+1, f)
+			return h.fail(ErrContent, "keys %d and %d are the same key (fingerprint %s)", j, i+1, f)
 		}
 		seen[f] = i + 1
 	}

@@ -22,24 +22,51 @@ func encodeJSON(v any, indent string) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
+	if err := checkValues(b.Bytes()); err != nil {
+		return nil, err
+	}
 	return b.Bytes(), nil
+}
+
+// checkValues counts the values in a JSON text, by what separates them. To decode {} into a Key takes a hundred times
+// the memory that it took to send it.
+func checkValues(text []byte) error {
+	n, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == ',' || c == '{' || c == '['):
+			n++
+		}
+	}
+	if n > MaxValues {
+		return fail(ErrTooLarge, "%d values in a JSON text, more than the %d allowed", n, MaxValues)
+	}
+	return nil
 }
 
 // decodeJSON decodes data into v and refuses it unless it is exactly what encodeJSON would write. That shuts out
 // all that encoding/json is lenient about: duplicate fields, other letter case, other spacing, text behind the
 // value, loose base64.
 func decodeJSON(data []byte, v any, indent string) error {
+	if err := checkValues(data); err != nil {
+		return err
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return err
+		return fmt.Errorf("%.200v", err) // it may quote from data
 	}
 	again, err := encodeJSON(v, indent)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(data, again) {
-		return fmt.Errorf("the JSON is not in the one form this format allows: it differs from byte %d on", difference(data, again))
+		return fmt.Errorf("the JSON is not in the one form this format allows: it differs from byte %d on",
+			difference(data, again))
 	}
 	return nil
 }

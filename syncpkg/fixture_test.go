@@ -160,7 +160,7 @@ func (w *world) allKeys(t testing.TB) []Key {
 	rsaKey.Mechanisms = []uint32{0x40, 0x43}
 	rsaKey.StartDate, rsaKey.EndDate = "2026-01-01", "2036-01-01"
 	rsaKey.Subject = result(asn1.Marshal(pkix.Name{CommonName: "Test CA"}.ToRDNSequence()))(t)
-	rsaKey.PublicObject = &PublicObject{Label: "signer", Usage: []string{"encrypt", "verify"}}
+	rsaKey.PublicObject = &PublicObject{Usage: []string{"encrypt", "verify"}}
 	rsaKey.Certificates = []Certificate{{Label: "signer", DER: w.certificate(t, "rsa2048")}}
 	p384 := w.privateKey(t, "p384")
 	p384.Label = "Schlüssel mit \"Anführung\" \u200d"

@@ -37,7 +37,7 @@ func ReadHead(r *bufio.Reader) (*Head, error) {
 	}
 	h := &Head{text: text}
 	if err := decodeJSON(text, &h.Header, "  "); err != nil {
-		return nil, fail(ErrMalformed, "the package's header: %w", err)
+		return nil, fail(kindOf(err, ErrMalformed), "the package's header: %w", err)
 	}
 	if err := h.Header.validate(); err != nil {
 		return nil, err
@@ -73,7 +73,8 @@ func (h *Head) CheckBody(r io.Reader) error { return h.copyBody(io.Discard, r) }
 func (h *Head) copyBody(w io.Writer, r io.Reader) error {
 	body := h.Header.Body
 	if body.Size > MaxBody {
-		return fail(ErrTooLarge, "package %s: its body is said to have %d bytes, more than the %d allowed", h.Header.ID, body.Size, MaxBody)
+		return h.Header.fail(ErrTooLarge, "its body is said to have %d bytes, more than the %d allowed",
+			body.Size, MaxBody)
 	}
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(sum, w), io.LimitReader(r, body.Size))
@@ -81,14 +82,16 @@ func (h *Head) copyBody(w io.Writer, r io.Reader) error {
 		return fmt.Errorf("reading package %s: %w", h.Header.ID, err)
 	}
 	if n < body.Size {
-		return fail(ErrTruncated, "package %s is cut short: its body has %d of %d bytes; copy it again", h.Header.ID, n, body.Size)
+		return h.Header.fail(ErrTruncated, "it is cut short: its body has %d of %d bytes; copy it again",
+			n, body.Size)
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != body.SHA256 {
-		return fail(ErrDigest, "package %s: its body is not the one that was signed; it was damaged or exchanged on the way, copy it again", h.Header.ID)
+		return h.Header.fail(ErrDigest, "its body is not the one that was signed, "+
+			"it was damaged or exchanged on the way: copy it again")
 	}
 	switch _, err := io.ReadFull(r, make([]byte, 1)); {
 	case err == nil:
-		return fail(ErrMalformed, "package %s: more bytes follow its %d bytes of body", h.Header.ID, body.Size)
+		return h.Header.fail(ErrMalformed, "more bytes follow its %d bytes of body", body.Size)
 	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("reading package %s: %w", h.Header.ID, err)
 	}
@@ -134,7 +137,8 @@ func (l *lines) magic() error {
 	case errors.Is(err, io.EOF) && (isPackage || strings.HasPrefix(magic, line)):
 		return fail(ErrTruncated, "the package is cut short in its first line: copy it again")
 	case !isPackage:
-		return fail(ErrMalformed, "not a key synchronization package: it begins with %.24q, and a package with %q", line, magic)
+		return fail(ErrMalformed, "not a key synchronization package: it begins with %.24q, and a package with %q",
+			line, magic)
 	case strings.HasSuffix(version, "\r\n"):
 		return fail(ErrMalformed, "the package's line ends were changed to CRLF on the way: copy it as a binary file")
 	case version == strconv.Itoa(FormatVersion)+"\n":
@@ -144,7 +148,9 @@ func (l *lines) magic() error {
 	if n, err := strconv.Atoi(digits); err != nil || strconv.Itoa(n) != digits || n < FormatVersion {
 		return fail(ErrMalformed, "the package's first line has %.24q in the place of the format version", digits)
 	}
-	return fail(ErrUnsupported, "the package has format version %s, made by a newer Keyferry; this one reads version %d: update this node first", digits, FormatVersion)
+	return fail(ErrUnsupported, "the package has format version %s, made by a newer Keyferry; this one reads version %d: "+
+		"update this node first",
+		digits, FormatVersion)
 }
 
 // header reads the JSON text: up to the line that closes it.

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -55,6 +56,11 @@ func (h Header) bodyData() []byte {
 	return bind("keyferry-sync-package/1 body", h.ID, h.Cluster, h.Source, h.Slot)
 }
 
+// fail makes an Error about the package.
+func (h Header) fail(kind Kind, format string, args ...any) error {
+	return fail(kind, "package %s: %w", h.ID, fmt.Errorf(format, args...))
+}
+
 func (h Header) validate() error {
 	checks := []struct {
 		field string
@@ -80,11 +86,13 @@ func (h Header) validate() error {
 	case h.Keys < 1 || h.Body.Size < 1:
 		return fail(ErrMalformed, "the package's header: keys and body.size must be positive numbers")
 	case h.Keys > MaxKeys:
-		return fail(ErrTooLarge, "the package has %d keys, more than the %d allowed: split them over several packages", h.Keys, MaxKeys)
+		return fail(ErrTooLarge, "the package has %d keys, more than the %d allowed: split them over several packages",
+			h.Keys, MaxKeys)
 	case !h.Expires.After(h.Created):
 		return fail(ErrMalformed, "the package's header: it expires before it was created")
 	case h.Suite != Suite:
-		return fail(ErrUnsupported, "the package uses the cipher suite %.80q, and this Keyferry knows only %q: update this node first", h.Suite, Suite)
+		return fail(ErrUnsupported, "the package uses the cipher suite %.80q, unknown to this Keyferry (%q): update this node first",
+			h.Suite, Suite)
 	}
 	return nil
 }
@@ -94,7 +102,8 @@ func (h Header) validateReceivers() error {
 		return fail(ErrMalformed, "the package's header names no receiver")
 	}
 	if len(h.Receivers) > MaxReceivers {
-		return fail(ErrTooLarge, "the package has %d receivers, more than the %d allowed", len(h.Receivers), MaxReceivers)
+		return fail(ErrTooLarge, "the package has %d receivers, more than the %d allowed",
+			len(h.Receivers), MaxReceivers)
 	}
 	for i, r := range h.Receivers {
 		if err := checkNode(r); err != nil {
@@ -114,10 +123,12 @@ func (h Header) checkWindow(now time.Time) error {
 
 func checkWindow(what string, from, to, now time.Time) error {
 	if from.After(now.Add(MaxSkew)) {
-		return fail(ErrNotYetValid, "%s was made at %s, but it is %s here: compare the clocks of both nodes", what, showTime(from), showTime(now))
+		return fail(ErrNotYetValid, "%s was made at %s, but it is %s here: compare the clocks of both nodes",
+			what, showTime(from), showTime(now))
 	}
 	if !now.Before(to) {
-		return fail(ErrExpired, "%s expired at %s and it is %s here: make a new one", what, showTime(to), showTime(now))
+		return fail(ErrExpired, "%s expired at %s and it is %s here: make a new one",
+			what, showTime(to), showTime(now))
 	}
 	return nil
 }

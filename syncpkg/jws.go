@@ -49,10 +49,11 @@ func parseSignature(protected, value, typ string) (*signature, error) {
 	}
 	var header struct{ Alg, Kid, Typ string }
 	if err := json.Unmarshal(raw, &header); err != nil {
-		return nil, fail(ErrMalformed, "the signature's header is not JSON: %w", err)
+		return nil, fail(ErrMalformed, "the signature's header is not JSON: %.200v", err)
 	}
 	if header.Alg != "ES512" {
-		return nil, fail(ErrSignature, "the signature uses the algorithm %.20q, and only ES512 is accepted", header.Alg)
+		return nil, fail(ErrSignature, "the signature uses the algorithm %.20q, and only ES512 is accepted",
+			header.Alg)
 	}
 	if header.Typ != typ {
 		return nil, fail(ErrSignature, "the signature is for a %.40q, and a %q was expected", header.Typ, typ)
@@ -80,8 +81,10 @@ func (s *signature) verify(key *ecdsa.PublicKey, payload []byte) error {
 		return fail(ErrUntrusted, "signed with key %s, but the signer is known by key %s: "+
 			"if it has a new identity key, make that one known first", s.keyID, id)
 	}
-	if err := verifyRaw(key, signingDigest(s.protected, payload), s.value); err != nil {
-		return fail(ErrSignature, "the signature by key %s does not fit, what was signed has been changed: %w", s.keyID, err)
+	r := new(big.Int).SetBytes(s.value[:p521Scalar])
+	t := new(big.Int).SetBytes(s.value[p521Scalar:])
+	if !ecdsa.Verify(key, signingDigest(s.protected, payload), r, t) {
+		return fail(ErrSignature, "the signature by key %s does not fit: what was signed has been changed", s.keyID)
 	}
 	return nil
 }
@@ -137,24 +140,11 @@ func rawSignature(der []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// verifyRaw verifies an ECDSA signature in the form r || s (RFC 7518 section 3.4).
-func verifyRaw(key *ecdsa.PublicKey, digest, rs []byte) error {
-	size := (key.Curve.Params().BitSize + 7) / 8
-	if len(rs) != 2*size {
-		return fmt.Errorf("it has %d bytes and must have %d", len(rs), 2*size)
-	}
-	r, s := new(big.Int).SetBytes(rs[:size]), new(big.Int).SetBytes(rs[size:])
-	if !ecdsa.Verify(key, digest, r, s) {
-		return errors.New("verification failed")
-	}
-	return nil
-}
-
 // Thumbprint returns the RFC 7638 SHA-256 thumbprint of an identity key in base64url: the key id (kid) of its
 // signatures. The key must be on P-521.
 func Thumbprint(key *ecdsa.PublicKey) (string, error) {
 	if key == nil || key.Curve != elliptic.P521() {
-		return "", errors.New("is not an EC key on P-521")
+		return "", errors.New("not an EC key on P-521")
 	}
 	point, err := key.Bytes()
 	if err != nil {
@@ -169,9 +159,9 @@ func Thumbprint(key *ecdsa.PublicKey) (string, error) {
 
 // splitCompact splits a compact JWS into its three parts.
 func splitCompact(jws string) (protected, payload, value string, err error) {
-	parts := strings.Split(jws, ".")
+	parts := strings.SplitN(jws, ".", 4)
 	if len(parts) != 3 {
-		return "", "", "", fail(ErrMalformed, "not a compact JWS: it has %d parts separated by dots, not 3", len(parts))
+		return "", "", "", fail(ErrMalformed, "not a compact JWS, which has three parts separated by dots")
 	}
 	return parts[0], parts[1], parts[2], nil
 }

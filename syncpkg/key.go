@@ -26,15 +26,15 @@ const (
 type Key struct {
 	Class string `json:"class"`           // ClassPrivate or ClassSecret
 	Type  string `json:"type"`            // one of the Type constants
-	Bits  int    `json:"bits,omitempty"`  // RSA: of the modulus; AES and generic: of the value
+	Bits  int    `json:"bits,omitempty"`  // RSA: of the modulus; secret keys: of the value, or 0 if unknown
 	Curve string `json:"curve,omitempty"` // EC: one of the Curve constants
 
 	ID     string `json:"id"`               // CKA_ID, lower-case hexadecimal; may be empty
 	Label  string `json:"label"`            // CKA_LABEL
 	Public []byte `json:"public,omitempty"` // private keys: SubjectPublicKeyInfo, DER
-	Check  []byte `json:"check,omitempty"`  // secret keys: the MAC of CheckMessage
+	Check  []byte `json:"check,omitempty"`  // secret keys: the MAC of CheckText, CheckSize bytes
 
-	Usage       []string `json:"usage,omitempty"`      // flags that are true, sorted: "sign" for CKA_SIGN and so on
+	Usage       []string `json:"usage,omitempty"`      // true flags, sorted: "sign-recover" is CKA_SIGN_RECOVER
 	Mechanisms  []uint32 `json:"mechanisms,omitempty"` // CKA_ALLOWED_MECHANISMS, sorted; none: any mechanism
 	Sensitive   bool     `json:"sensitive"`            // CKA_SENSITIVE
 	Extractable bool     `json:"extractable"`          // CKA_EXTRACTABLE
@@ -42,14 +42,14 @@ type Key struct {
 	EndDate     string   `json:"endDate,omitempty"`    // CKA_END_DATE, as 2006-01-02
 	Subject     []byte   `json:"subject,omitempty"`    // private keys: CKA_SUBJECT, DER
 
-	PublicObject *PublicObject `json:"publicObject,omitempty"` // private keys: the public key object beside it
-	Certificates []Certificate `json:"certificates,omitempty"` // private keys: certificate objects with the same CKA_ID
+	PublicObject *PublicObject `json:"publicObject,omitempty"` // private keys: a public key object beside it
+	Certificates []Certificate `json:"certificates,omitempty"` // private keys: certificates with the same CKA_ID
 	Wrapped      []byte        `json:"wrapped"`                // the key under the package key, RFC 5649
 }
 
-// PublicObject says that a public key object with the same CKA_ID stands beside the private key on the source.
+// PublicObject says that a public key object with the same CKA_ID and CKA_LABEL stands beside the private key on the
+// source, and what it may be used for.
 type PublicObject struct {
-	Label string   `json:"label"`           // CKA_LABEL
 	Usage []string `json:"usage,omitempty"` // flags that are true, sorted
 }
 

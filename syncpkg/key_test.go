@@ -73,7 +73,6 @@ func TestKeyValidate(t *testing.T) {
 		{"RSA", "public key in a second encoding", func(k *Key) { k.Public = longLength(k.Public) }, false},
 		{"RSA", "subject that is none", func(k *Key) { k.Subject = []byte{0x30} }, false},
 		{"RSA", "bytes behind the subject", func(k *Key) { k.Subject = append(k.Subject, 0) }, false},
-		{"RSA", "public object with a bad label", func(k *Key) { k.PublicObject.Label = "a\x00" }, false},
 		{"RSA", "public object with the usage of a private key", func(k *Key) { k.PublicObject.Usage = []string{"sign"} }, false},
 		{"RSA", "certificate cut short", func(k *Key) { k.Certificates[0].DER = k.Certificates[0].DER[:100] }, false},
 		{"RSA", "certificate too long", func(k *Key) { k.Certificates[0].DER = make([]byte, MaxCertificate+1) }, false},
@@ -86,17 +85,23 @@ func TestKeyValidate(t *testing.T) {
 		{"Ed25519", "with a curve", func(k *Key) { k.Curve = "Ed25519" }, false},
 		{"AES", "of 100 bits", func(k *Key) { k.Bits = 100 }, false},
 		{"AES", "wrapped in the size of another", func(k *Key) { k.Bits = 128 }, false},
-		{"AES", "check value of HMAC", func(k *Key) { k.Check = bytes.Repeat([]byte{1}, 32) }, false},
+		{"AES", "of unknown bits", func(k *Key) { k.Bits = 0 }, true},
+		{"AES", "of 248 bits", func(k *Key) { k.Bits = 248 }, false},
+		{"AES", "wrapped like no AES key", func(k *Key) { k.Bits, k.Wrapped = 0, make([]byte, 48) }, false},
+		{"AES", "check value too long", func(k *Key) { k.Check = bytes.Repeat([]byte{1}, CheckSize+1) }, false},
 		{"AES", "no check value", func(k *Key) { k.Check = nil }, false},
-		{"AES", "check value of zeros", func(k *Key) { k.Check = make([]byte, 16) }, false},
+		{"AES", "check value of zeros", func(k *Key) { k.Check = make([]byte, CheckSize) }, false},
 		{"AES", "public key", func(k *Key) { k.Public = x25519SPKI }, false},
 		{"AES", "certificate", func(k *Key) { k.Certificates = []Certificate{{}} }, false},
 		{"AES", "type of private keys", func(k *Key) { k.Type = TypeEC }, false},
-		{"generic", "of no bits", func(k *Key) { k.Bits = 0 }, false},
+		{"generic", "of unknown bits", func(k *Key) { k.Bits = 0 }, true},
+		{"generic", "of 192 bits", func(k *Key) { k.Bits = 192 }, true}, // wrapped like 160
+		{"generic", "of 128 bits", func(k *Key) { k.Bits = 128 }, false},
+		{"generic", "of 200 bits", func(k *Key) { k.Bits = 200 }, false},
 		{"generic", "of 161 bits", func(k *Key) { k.Bits = 161 }, false},
 		{"generic", "of negative bits", func(k *Key) { k.Bits = -8 }, false},
-		{"generic", "too long", func(k *Key) { k.Bits, k.Wrapped = MaxSecretBits+8, make([]byte, MaxSecretBits/8+16) }, false},
-		{"generic", "of the longest", func(k *Key) { k.Bits, k.Wrapped = MaxSecretBits, make([]byte, MaxSecretBits/8+8) }, true},
+		{"generic", "too long", func(k *Key) { k.Bits, k.Wrapped = 0, make([]byte, MaxSecret+16) }, false},
+		{"generic", "of the longest", func(k *Key) { k.Bits, k.Wrapped = 8*MaxSecret, make([]byte, MaxSecret+8) }, true},
 	} {
 		t.Run(c.key+" "+c.name, func(t *testing.T) {
 			k := keys[c.key]()
@@ -149,21 +154,5 @@ func TestNodeNames(t *testing.T) {
 		if err := checkNode(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
-	}
-}
-
-// TestBind sees that fields cannot slide into one another.
-func TestBind(t *testing.T) {
-	seen := map[string][]string{}
-	for _, fields := range [][]string{{}, {""}, {"", ""}, {"a"}, {"a", ""}, {"", "a"}, {"ab"}, {"a", "b"}, {"\x00\x00\x00\x01a"}} {
-		b := string(bind("label", fields...))
-		if other, twice := seen[b]; twice {
-			t.Errorf("%q and %q give the same bytes", fields, other)
-		}
-		seen[b] = fields
-	}
-	want := "\x00\x00\x00\x05label\x00\x00\x00\x01a\x00\x00\x00\x00"
-	if got := string(bind("label", "a", "")); got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -18,11 +18,11 @@ import (
 func usageFlags(class string) []string {
 	switch class {
 	case ClassPrivate:
-		return []string{"decrypt", "derive", "sign", "signRecover", "unwrap"}
+		return []string{"decrypt", "derive", "sign", "sign-recover", "unwrap"}
 	case ClassSecret:
 		return []string{"decrypt", "derive", "encrypt", "sign", "unwrap", "verify", "wrap"}
 	default: // public key object
-		return []string{"derive", "encrypt", "verify", "verifyRecover", "wrap"}
+		return []string{"derive", "encrypt", "verify", "verify-recover", "wrap"}
 	}
 }
 
@@ -82,7 +82,8 @@ func checkUsage(usage []string, class string) error {
 
 func (k Key) checkWrapped() error {
 	if n := len(k.Wrapped); n < MinWrapped || n > MaxWrapped || n%8 != 0 {
-		return fmt.Errorf("the wrapped key has %d bytes; RFC 5649 gives multiples of 8, and allowed are %d to %d", n, MinWrapped, MaxWrapped)
+		return fmt.Errorf("the wrapped key has %d bytes; RFC 5649 gives multiples of 8, and allowed are %d to %d",
+			n, MinWrapped, MaxWrapped)
 	}
 	return nil
 }
@@ -111,9 +112,6 @@ func (k Key) checkPrivate() error {
 		}
 	}
 	if k.PublicObject != nil {
-		if err := checkText(k.PublicObject.Label, MaxLabel); err != nil {
-			return fmt.Errorf("the label of the public key object %w", err)
-		}
 		if err := checkUsage(k.PublicObject.Usage, ""); err != nil {
 			return fmt.Errorf("the public key object: %w", err)
 		}
@@ -158,7 +156,8 @@ func (k Key) checkPublic() error {
 		return err
 	}
 	if typ != k.Type || bits != k.Bits || curve != k.Curve {
-		return fmt.Errorf("the public key (type %s, bits %d, curve %q) does not fit what is said of the key (type %.20s, bits %d, curve %.20q)",
+		return fmt.Errorf("the public key (type %s, bits %d, curve %q) is not what the key is said to be "+
+			"(type %.20s, bits %d, curve %.20q)",
 			typ, bits, curve, k.Type, k.Bits, k.Curve)
 	}
 	return nil
@@ -191,17 +190,22 @@ func (k Key) checkSecret() error {
 		return errors.New("a secret key has no public key, subject, certificate or curve")
 	case k.Type != TypeAES && k.Type != TypeGeneric:
 		return fmt.Errorf("%.20q is not a type of secret keys", k.Type)
-	case k.Type == TypeAES && k.Bits != 128 && k.Bits != 192 && k.Bits != 256:
-		return fmt.Errorf("an AES key cannot have %d bits", k.Bits)
-	case k.Bits < 8 || k.Bits > MaxSecretBits || k.Bits%8 != 0:
-		return fmt.Errorf("a secret key of %d bits; allowed are multiples of 8 up to %d", k.Bits, MaxSecretBits)
-	case k.Type == TypeAES && len(k.Check) != checkAES, k.Type == TypeGeneric && len(k.Check) != checkOther:
-		return fmt.Errorf("the check value of a key of the type %s cannot have %d bytes", k.Type, len(k.Check))
-	case bytes.Equal(k.Check, make([]byte, len(k.Check))):
+	case len(k.Check) != CheckSize:
+		return fmt.Errorf("the check value has %d bytes and must have %d", len(k.Check), CheckSize)
+	case bytes.Equal(k.Check, make([]byte, CheckSize)):
 		return errors.New("the check value is all zero, so it was never computed")
 	}
-	if want := (k.Bits/8+7)/8*8 + 8; len(k.Wrapped) != want {
-		return fmt.Errorf("a key of %d bits has %d bytes under RFC 5649, not %d", k.Bits, want, len(k.Wrapped))
+	// The value is between size-7 and size bytes long: RFC 5649 fills it up and adds 8.
+	size := len(k.Wrapped) - 8
+	switch {
+	case k.Type == TypeAES && size != 16 && size != 24 && size != 32:
+		return fmt.Errorf("no AES key has %d bytes when it is wrapped", len(k.Wrapped))
+	case size > MaxSecret:
+		return fmt.Errorf("a secret key of more than %d bytes", MaxSecret)
+	case k.Bits != 0 && (k.Bits%8 != 0 || k.Bits/8 > size || k.Bits/8 <= size-8):
+		return fmt.Errorf("a key of %d bits does not have %d bytes when it is wrapped", k.Bits, len(k.Wrapped))
+	case k.Type == TypeAES && k.Bits != 0 && k.Bits/8 != size:
+		return fmt.Errorf("an AES key cannot have %d bits", k.Bits)
 	}
 	return nil
 }

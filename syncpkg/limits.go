@@ -10,6 +10,8 @@ const (
 	MaxKeys      = 10_000    // twice the 5,000 keys a slot that Keyferry plans for
 	MaxReceivers = 128       // Keyferry plans for 100 nodes
 
+	MaxValues = 1 << 19 // in one JSON text; 10,000 keys have 250,000, and each may take 400 bytes of memory
+
 	MaxReceiverKeys = 8 << 10  // bytes of the JWS: the hybrid public key takes 3 KiB after both base64 layers
 	MaxReceipt      = 32 << 20 // bytes of the JWS: MaxKeys proofs by RSA 4096 take 16 MiB
 
@@ -19,11 +21,11 @@ const (
 	MaxLabel   = 255 // bytes; CKA_LABEL has no limit of its own, tokens stop at 255 or before
 	MaxID      = 255 // bytes; CKA_ID likewise
 
-	MinWrapped    = 16       // bytes; the shortest RFC 5649 ciphertext
-	MaxWrapped    = 16 << 10 // bytes; RSA 16384, the longest key SoftHSM makes, takes 9.3 KiB
-	MinRSABits    = 1024     // shorter moduli are refused by Go's crypto/rsa too
-	MaxRSABits    = 16384    // the longest that the modules known to us make
-	MaxSecretBits = 8 * 4096 // generic secrets; HMAC keys are far shorter
+	MinWrapped = 16       // bytes; the shortest RFC 5649 ciphertext
+	MaxWrapped = 16 << 10 // bytes; RSA 16384, the longest key SoftHSM makes, takes 9.3 KiB
+	MinRSABits = 1024     // shorter moduli are refused by Go's crypto/rsa too
+	MaxRSABits = 16384    // the longest that the modules known to us make
+	MaxSecret  = 4096     // bytes of a generic secret; HMAC keys are far shorter
 
 	MaxPublic       = 4 << 10  // bytes of SPKI: RSA 16384 takes 2.1 KiB
 	MaxSubject      = 4 << 10  // bytes of DER name
@@ -31,7 +33,7 @@ const (
 	MaxCertificates = 16       // per key: renewals of one CA certificate, a chain
 	MaxMechanisms   = 64       // per key
 
-	MinChallenge = 16      // bytes: nobody can have kept answers to all challenges
+	MinChallenge = 16      // bytes: a signature over it cannot have been kept from another day
 	MaxChallenge = 64      // bytes: too short to be a document that somebody wants signed
 	MaxProof     = 2 << 10 // bytes: an RSA 16384 signature
 	MaxReason    = 1 << 10 // bytes of text for a key that failed
@@ -46,6 +48,4 @@ const (
 	p521Point  = 133 // bytes of an uncompressed P-521 point
 	contentKey = 32  // bytes; AES-256
 	wrappedKey = 40  // bytes; an AES-256 key under RFC 5649
-	checkAES   = 16  // bytes; AES-CMAC
-	checkOther = 32  // bytes; HMAC-SHA-256
 )

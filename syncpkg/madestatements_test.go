@@ -35,9 +35,10 @@ func (w *world) receipt(t testing.TB) Receipt {
 		Cluster: "c1", Package: w.header().ID, SHA256: hex.EncodeToString(sum[:]), Node: "node1", Slot: "Issuing & <CA>", Time: testNow,
 		Keys: []KeyResult{
 			{Fingerprint: key.Fingerprint(), ID: key.ID, Label: key.Label, Result: Imported,
-				Proof: &Proof{Kind: ProofSignature, Algorithm: "ES256", Challenge: challenge, Value: value}},
+				Proof: &Proof{Kind: ProofSignature, Final: true, Challenge: challenge, Value: value}},
 			{Fingerprint: other.Fingerprint(), ID: other.ID, Label: other.Label, Result: Conflict, Error: "another key has the label \"p384\""},
-			{Fingerprint: third.Fingerprint(), ID: third.ID, Label: third.Label, Result: AlreadyThere},
+			{Fingerprint: third.Fingerprint(), ID: third.ID, Label: third.Label, Result: AlreadyThere,
+				Proof: &Proof{Kind: ProofMAC, Final: true, Value: third.Check}},
 		},
 	}
 }
@@ -100,8 +101,13 @@ func (w *world) madeStatements(t testing.TB) []statementVector {
 		{"imported without proof", "bad content", func(r *Receipt) { r.Keys[0].Proof = nil }},
 		{"failed without error", "bad content", func(r *Receipt) { r.Keys[1].Error = "" }},
 		{"unknown result", "bad content", func(r *Receipt) { r.Keys[2].Result = "maybe" }},
-		{"short challenge", "bad content", func(r *Receipt) { r.Keys[0].Proof = &Proof{ProofSignature, "ES256", []byte{1}, []byte{1}} }},
-		{"proof algorithm", "bad content", func(r *Receipt) { r.Keys[0].Proof = &Proof{ProofMAC, "ES256", make([]byte, 16), []byte{1}} }},
+		{"short challenge", "bad content", func(r *Receipt) { r.Keys[0].Proof.Challenge = make([]byte, MinChallenge-1) }},
+		{"no signature", "bad content", func(r *Receipt) { r.Keys[0].Proof.Value = nil }},
+		{"MAC with a challenge", "bad content", func(r *Receipt) { r.Keys[0].Proof.Kind = ProofMAC }},
+		{"unknown proof", "bad content", func(r *Receipt) { r.Keys[0].Proof.Kind = "word of honour" }},
+		{"proof of a failure", "bad content", func(r *Receipt) { r.Keys[1].Proof = r.Keys[0].Proof }},
+		{"error of a success", "bad content", func(r *Receipt) { r.Keys[2].Error = "oh" }},
+		{"fingerprint", "bad content", func(r *Receipt) { r.Keys[2].Fingerprint = "00" }},
 		{"other node", "untrusted signer", func(r *Receipt) { r.Node = "node2" }},
 	} {
 		r := w.receipt(t)
@@ -116,8 +122,13 @@ func (w *world) madeStatements(t testing.TB) []statementVector {
 	add("receiver keys", "two parts", "malformed", good[:strings.LastIndex(good, ".")])
 	add("receiver keys", "white space", "malformed", good+"\n")
 	add("receiver keys", "too long", "too large", good+strings.Repeat("A", MaxReceiverKeys))
-	add("receiver keys", "unknown field", "malformed", rk(swap(`"slot"`, `"colour":"red","slot"`), nil))
-	add("receiver keys", "duplicate field", "malformed", rk(swap(`"slot"`, `"slot":"x","slot"`), nil))
+	add("receiver keys", "unknown field", "bad content", rk(swap(`"slot"`, `"colour":"red","slot"`), nil))
+	add("receiver keys", "duplicate field", "bad content", rk(swap(`"slot"`, `"slot":"x","slot"`), nil))
+	add("receiver keys", "two nodes", "bad content", rk(swap(`"node":"node1"`, `"node":"node2","Node":"node1"`), nil))
+	add("receiver keys", "not JSON", "malformed", rk(func(string) string { return "receiver keys" }, nil))
+	add("receiver keys", "node name", "malformed", rk(swap(`"node1"`, `"Node 1"`), nil))
+	add("receiver keys", "no cluster", "malformed", rk(swap(`"c1"`, `""`), nil))
+	add("receiver keys", "many dots", "malformed", strings.Repeat(".", 100))
 	add("receiver keys", "algorithm none", "bad signature", rk(nil, swap("ES512", "none")))
 	add("receiver keys", "by a stranger", "untrusted signer", forgeStatement(t, w.stranger, typeReceiverKeys, classic, nil, nil))
 	i := strings.Index(good, ".") + 1

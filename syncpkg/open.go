@@ -42,7 +42,8 @@ func Open(r io.Reader, o Opener) (*Package, error) {
 	}
 	h := head.Header
 	if !slices.Contains(h.Receivers, o.Receiver) {
-		return nil, fail(ErrNotReceiver, "package %s from %s is not for %q, but for %q: upload it there, or make one for this node", h.ID, h.Source, o.Receiver, h.Receivers)
+		return nil, h.fail(ErrNotReceiver, "it is not for %q, but for %q: upload it there, or let %s make one for this node",
+			o.Receiver, h.Receivers, h.Source)
 	}
 	if err := h.checkWindow(o.Now); err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func readAuthentic(r *bufio.Reader, trust Trust) (*Head, error) {
 	h := head.Header
 	key, err := trust.key(h.Cluster, h.Source, head.KeyID)
 	if err != nil {
-		return nil, fail(ErrUntrusted, "package %s is from %s, which is not trusted here: %w", h.ID, h.Source, err)
+		return nil, h.fail(ErrUntrusted, "it is from %s, which is not trusted here: %w", h.Source, err)
 	}
 	if err := head.Verify(key); err != nil {
 		return nil, err

@@ -39,6 +39,23 @@ type KeyResult struct {
 	Error       string `json:"error,omitempty"` // for people
 }
 
+// Proof is how the receiver's token showed that it has the key.
+type Proof struct {
+	Kind      string `json:"kind"`                // ProofSignature or ProofMAC
+	Final     bool   `json:"final"`               // by the object as it is; false: before its usage was cut
+	Challenge []byte `json:"challenge,omitempty"` // random, MinChallenge to MaxChallenge bytes; none for a MAC
+	Value     []byte `json:"value"`
+}
+
+// The kinds of proof.
+const (
+	// ProofSignature is for private keys: Value is a signature of Challenge, by RSA PKCS #1 v1.5 with SHA-256, by ECDSA
+	// with SHA-256 (r || s), or by Ed25519. Anybody can verify it with the key's public key.
+	ProofSignature = "signature"
+	// ProofMAC is for secret keys: Value is the check value, computed again (Key.Check).
+	ProofMAC = "mac"
+)
+
 var receiptKind = statementKind{"the receipt", typeReceipt, MaxReceipt}
 
 // SignReceipt returns r as a compact JWS signed by the receiving node's identity key, with its time cut to a whole
@@ -50,7 +67,7 @@ func SignReceipt(r Receipt, signer crypto.Signer) (string, error) {
 
 // VerifyReceipt returns the receipt in jws if a trusted node signed it for itself. Trust is asked for the node that the
 // receipt names. A receipt is a record and does not expire. Whether it is about a certain package is for the caller
-// to see (Package and SHA256), and so are its proofs ([Proof.Verify]).
+// to see (Package and SHA256), and so are the proofs in it.
 func VerifyReceipt(jws string, trust Trust) (Receipt, error) {
 	var r Receipt
 	if err := verifyStatement(receiptKind, jws, &r, trust); err != nil {
@@ -58,8 +75,6 @@ func VerifyReceipt(jws string, trust Trust) (Receipt, error) {
 	}
 	return r, nil
 }
-
-func (r *Receipt) signer() (cluster, node string) { return r.Cluster, r.Node }
 
 func (r *Receipt) validate() error {
 	checks := []struct {
@@ -124,6 +139,25 @@ func (k KeyResult) validate() error {
 		}
 	default:
 		return fmt.Errorf("%.40q is not a result", k.Result)
+	}
+	return nil
+}
+
+func (p Proof) validate() error {
+	switch p.Kind {
+	case ProofSignature:
+		if n := len(p.Challenge); n < MinChallenge || n > MaxChallenge {
+			return fmt.Errorf("the challenge has %d bytes; allowed are %d to %d", n, MinChallenge, MaxChallenge)
+		}
+		if n := len(p.Value); n == 0 || n > MaxProof {
+			return fmt.Errorf("the signature has %d bytes; allowed are 1 to %d", n, MaxProof)
+		}
+	case ProofMAC:
+		if len(p.Challenge) > 0 || len(p.Value) != CheckSize {
+			return fmt.Errorf("a MAC has no challenge and a value of %d bytes", CheckSize)
+		}
+	default:
+		return fmt.Errorf("%.20q is not a kind of proof", p.Kind)
 	}
 	return nil
 }

@@ -34,7 +34,8 @@ func NewSealKey(key hpke.PublicKey) SealKey {
 // PublicKey returns the key for sealing. The error is of the kind ErrUnsupported or ErrContent.
 func (k SealKey) PublicKey() (hpke.PublicKey, error) {
 	if _, ok := sealSize(k.KEM); !ok {
-		return nil, fail(ErrUnsupported, "the sealing key is for KEM %#04x, which this Keyferry does not know: update this node first", k.KEM)
+		return nil, fail(ErrUnsupported, "the sealing key is for KEM %#04x, unknown to this Keyferry: update this node first",
+			k.KEM)
 	}
 	kem, err := hpke.NewKEM(k.KEM)
 	if err != nil {
@@ -77,8 +78,6 @@ func VerifyReceiverKeys(jws string, trust Trust, now time.Time) (ReceiverKeys, e
 	}
 	return rk, nil
 }
-
-func (r *ReceiverKeys) signer() (cluster, node string) { return r.Cluster, r.Node }
 
 func (r *ReceiverKeys) validate() error {
 	checks := []struct {

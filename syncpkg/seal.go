@@ -38,7 +38,8 @@ func Seal(h Header, c Content, to []Recipient, signer crypto.Signer) ([]byte, er
 			return nil, fail(ErrContent, "there is no sealing key for %s: it has not offered one", r.Node)
 		}
 		if _, ok := sealSize(r.Key.KEM().ID()); !ok {
-			return nil, fail(ErrUnsupported, "the sealing key of %s is for KEM %#04x, which this Keyferry does not know", r.Node, r.Key.KEM().ID())
+			return nil, fail(ErrUnsupported, "the sealing key of %s is for KEM %#04x, unknown to this Keyferry",
+				r.Node, r.Key.KEM().ID())
 		}
 		h.Receivers = append(h.Receivers, r.Node)
 	}
@@ -54,7 +55,8 @@ func Seal(h Header, c Content, to []Recipient, signer crypto.Signer) ([]byte, er
 		return nil, err
 	}
 	if len(body) > MaxBody {
-		return nil, fail(ErrTooLarge, "package %s: its body has %d bytes, more than the %d allowed: split the keys over several packages", h.ID, len(body), MaxBody)
+		return nil, h.fail(ErrTooLarge, "its body has %d bytes, more than the %d allowed: split the keys over several packages",
+			len(body), MaxBody)
 	}
 	head, err := makeHead(h, body, signer)
 	if err != nil {

@@ -2,13 +2,13 @@ package syncpkg
 
 import (
 	"crypto"
+	"encoding/json"
 	"fmt"
 )
 
 // statement is what a node signs with its identity key in a compact JWS with the payload inside (RFC 7515 section 7.1).
 // The payload is one line of JSON.
 type statement interface {
-	signer() (cluster, node string)
 	validate() error // of the kind ErrContent where it has no kind
 }
 
@@ -38,8 +38,8 @@ func signStatement(kind statementKind, s statement, signer crypto.Signer) (strin
 	return jws, nil
 }
 
-// verifyStatement decodes jws into s, a pointer, after the pattern of Open: size, form, trust, signature, rules. On an
-// error s must not be used.
+// verifyStatement decodes jws into s, a pointer to a zero value, after the pattern of Open: size, form, trust,
+// signature, rules. On an error s must not be used.
 func verifyStatement(kind statementKind, jws string, s statement, trust Trust) error {
 	if jws == "" {
 		return fail(ErrMalformed, "%s: it is empty", kind.name)
@@ -59,19 +59,37 @@ func verifyStatement(kind statementKind, jws string, s statement, trust Trust) e
 	if err != nil {
 		return fail(ErrMalformed, "%s: its payload is not base64url: %w", kind.name, err)
 	}
+	if err := verifyClaim(sig, payload, trust); err != nil {
+		return fmt.Errorf("%s: %w", kind.name, err)
+	}
 	if err := decodeJSON(payload, s, ""); err != nil {
-		return fail(ErrMalformed, "%s: %w", kind.name, err)
-	}
-	cluster, node := s.signer()
-	key, err := trust.key(cluster, node, sig.keyID)
-	if err != nil {
-		return fail(ErrUntrusted, "%s is by %.80q, which is not trusted here: %w", kind.name, node, err)
-	}
-	if err := sig.verify(key, payload); err != nil {
-		return fmt.Errorf("%s by %.80q: %w", kind.name, node, err)
+		return fail(kindOf(err, ErrContent), "%s: %w", kind.name, err)
 	}
 	if err := s.validate(); err != nil {
-		return fail(kindOf(err, ErrContent), "%s by %.80q: %w", kind.name, node, err)
+		return fail(kindOf(err, ErrContent), "%s: %w", kind.name, err)
+	}
+	return nil
+}
+
+// verifyClaim looks for the node that payload says it is from, and for nothing else before the signature is verified. A
+// payload that names two nodes gets no further than decodeJSON.
+func verifyClaim(sig *signature, payload []byte, trust Trust) error {
+	var claim struct{ Cluster, Node string }
+	if err := json.Unmarshal(payload, &claim); err != nil {
+		return fail(ErrMalformed, "its payload is not JSON: %.200v", err)
+	}
+	if err := checkName(claim.Cluster, MaxCluster); err != nil {
+		return fail(ErrMalformed, "its cluster %w", err)
+	}
+	if err := checkNode(claim.Node); err != nil {
+		return fail(ErrMalformed, "its node %w", err)
+	}
+	key, err := trust.key(claim.Cluster, claim.Node, sig.keyID)
+	if err != nil {
+		return fail(ErrUntrusted, "it is from %s, which is not trusted here: %w", claim.Node, err)
+	}
+	if err := sig.verify(key, payload); err != nil {
+		return fmt.Errorf("from %s: %w", claim.Node, err)
 	}
 	return nil
 }

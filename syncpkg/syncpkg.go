@@ -10,7 +10,7 @@
 // from what is read. FORMAT.md describes the bytes, DESIGN.md the reasons.
 //
 // Reading order: open.go, seal.go, header.go, head.go, jws.go, body.go, content.go, key.go, keycheck.go,
-// statement.go, receiverkeys.go, receipt.go, proof.go; encoding.go, limits.go and errors.go serve all of them.
+// statement.go, receiverkeys.go, receipt.go; encoding.go, limits.go and errors.go serve all of them.
 package syncpkg
 
 // FormatVersion is the version of the file format that this package reads and writes.
@@ -26,9 +26,12 @@ const Suite = "ES512+HPKE-HKDF-SHA512-A256GCM+A256GCM"
 // put through AES-CBC with a zero IV (CKM_AES_CBC_ENCRYPT_DATA) over the 32 bytes of [Header.Context].
 const SchemeECDHP521 = "ecdh-p521+aes-cbc-kdf+rfc5649"
 
-// CheckMessage is what Key.Check is the MAC of: by AES-CMAC (NIST SP 800-38B, 16 bytes) with AES keys and by HMAC-SHA-256
-// (32 bytes) with generic secrets.
-const CheckMessage = "keyferry-sync-package/1 check"
+// Key.Check is the first CheckSize bytes of a MAC over CheckText: AES-CMAC (NIST SP 800-38B) with AES keys and
+// HMAC-SHA-256 with generic secrets. Eight bytes tell keys apart and cannot stand in for the MAC.
+const (
+	CheckText = "keyferry check value"
+	CheckSize = 8
+)
 
 // The HPKE KEMs a receiver may offer, by their IANA numbers.
 const (
