@@ -32,7 +32,7 @@ type Key struct {
 	ID     string `json:"id"`               // CKA_ID, lower-case hexadecimal; may be empty
 	Label  string `json:"label"`            // CKA_LABEL
 	Public []byte `json:"public,omitempty"` // private keys: SubjectPublicKeyInfo, DER
-	Check  []byte `json:"check,omitempty"`  // secret keys: the MAC of CheckText, CheckSize bytes
+	Check  []byte `json:"check,omitempty"`  // secret keys: the MAC of CheckText
 
 	Usage       []string `json:"usage,omitempty"`      // true flags, sorted: "sign-recover" is CKA_SIGN_RECOVER
 	Mechanisms  []uint32 `json:"mechanisms,omitempty"` // CKA_ALLOWED_MECHANISMS, sorted; none: any mechanism

@@ -190,9 +190,9 @@ func (k Key) checkSecret() error {
 		return errors.New("a secret key has no public key, subject, certificate or curve")
 	case k.Type != TypeAES && k.Type != TypeGeneric:
 		return fmt.Errorf("%.20q is not a type of secret keys", k.Type)
-	case len(k.Check) != CheckSize:
-		return fmt.Errorf("the check value has %d bytes and must have %d", len(k.Check), CheckSize)
-	case bytes.Equal(k.Check, make([]byte, CheckSize)):
+	case k.Type == TypeAES && len(k.Check) != cmacSize, k.Type == TypeGeneric && len(k.Check) != hmacSize:
+		return fmt.Errorf("the check value of a key of the type %s cannot have %d bytes", k.Type, len(k.Check))
+	case bytes.Equal(k.Check, make([]byte, len(k.Check))):
 		return errors.New("the check value is all zero, so it was never computed")
 	}
 	// The value is between size-7 and size bytes long: RFC 5649 fills it up and adds 8.

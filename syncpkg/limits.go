@@ -48,4 +48,6 @@ const (
 	p521Point  = 133 // bytes of an uncompressed P-521 point
 	contentKey = 32  // bytes; AES-256
 	wrappedKey = 40  // bytes; an AES-256 key under RFC 5649
+	cmacSize   = 16  // bytes; AES-CMAC
+	hmacSize   = 32  // bytes; HMAC-SHA-256
 )

@@ -49,8 +49,8 @@ type Proof struct {
 
 // The kinds of proof.
 const (
-	// ProofSignature is for private keys: Value is a signature of Challenge, by RSA PKCS #1 v1.5 with SHA-256, by ECDSA
-	// with SHA-256 (r || s), or by Ed25519. Anybody can verify it with the key's public key.
+	// ProofSignature is for private keys: Value is a signature of Challenge by the algorithm that JWS has for the key:
+	// RS256, ES256, ES384 or ES512 by the curve (r || s), EdDSA (RFC 7518, RFC 8037). Anybody can verify it.
 	ProofSignature = "signature"
 	// ProofMAC is for secret keys: Value is the check value, computed again (Key.Check).
 	ProofMAC = "mac"
@@ -153,8 +153,8 @@ func (p Proof) validate() error {
 			return fmt.Errorf("the signature has %d bytes; allowed are 1 to %d", n, MaxProof)
 		}
 	case ProofMAC:
-		if len(p.Challenge) > 0 || len(p.Value) != CheckSize {
-			return fmt.Errorf("a MAC has no challenge and a value of %d bytes", CheckSize)
+		if n := len(p.Value); len(p.Challenge) > 0 || n != cmacSize && n != hmacSize {
+			return fmt.Errorf("a MAC has no challenge and a value of %d or %d bytes", cmacSize, hmacSize)
 		}
 	default:
 		return fmt.Errorf("%.20q is not a kind of proof", p.Kind)

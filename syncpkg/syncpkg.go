@@ -26,12 +26,9 @@ const Suite = "ES512+HPKE-HKDF-SHA512-A256GCM+A256GCM"
 // put through AES-CBC with a zero IV (CKM_AES_CBC_ENCRYPT_DATA) over the 32 bytes of [Header.Context].
 const SchemeECDHP521 = "ecdh-p521+aes-cbc-kdf+rfc5649"
 
-// Key.Check is the first CheckSize bytes of a MAC over CheckText: AES-CMAC (NIST SP 800-38B) with AES keys and
-// HMAC-SHA-256 with generic secrets. Eight bytes tell keys apart and cannot stand in for the MAC.
-const (
-	CheckText = "keyferry check value"
-	CheckSize = 8
-)
+// CheckText is what Key.Check is the MAC of: by AES-CMAC (NIST SP 800-38B, 16 bytes) with AES keys, by HMAC-SHA-256
+// (32 bytes) with generic secrets.
+const CheckText = "keyferry-sync-package/1 check"
 
 // The HPKE KEMs a receiver may offer, by their IANA numbers.
 const (
