@@ -132,3 +132,22 @@ func TestBase64(t *testing.T) {
 		}
 	}
 }
+
+// TestMalleable makes a second valid signature from a first, as anybody can, and sees that the package stays the same one.
+func TestMalleable(t *testing.T) {
+	w := newWorld(t)
+	file := w.small(t)
+	head, body := split(t, file)
+	s := new(big.Int).SetBytes(head.signature.value[p521Scalar:])
+	s.Sub(elliptic.P521().Params().N, s)
+	value := append(bytes.Clone(head.signature.value[:p521Scalar]), s.FillBytes(make([]byte, p521Scalar))...)
+	other := bytes.Replace(head.Raw, []byte(encodeBase64(head.signature.value)), []byte(encodeBase64(value)), 1)
+	if bytes.Equal(other, head.Raw) {
+		t.Fatal("the signature is the same")
+	}
+	p, err := Open(bytes.NewReader(append(other, body...)), w.opener("node3"))
+	must(t, err)
+	if p.Head.Digest() != head.Digest() {
+		t.Error("the package has another digest")
+	}
+}
