@@ -30,13 +30,13 @@ type realModule struct {
 	start func(testing.TB, string) hsm.Config
 	// cannot names the kinds of keys that the module is known not to export and import.
 	cannot []string
-	// What the module keeps of an object: NSS stores neither usages nor CKA_EXTRACTABLE of private keys,
-	// SoftHSM cannot give back dates.
-	keepsUsage, keepsDates bool
+	// What the module keeps of an object: NSS stores neither usages nor CKA_EXTRACTABLE of private keys and
+	// knows no CKA_ALLOWED_MECHANISMS, SoftHSM cannot give back dates.
+	keepsUsage, keepsDates, keepsMechanisms bool
 }
 
 var modules = []realModule{
-	{name: "SoftHSM", start: hsmtest.SoftHSM, cannot: []string{"Ed25519"}, keepsUsage: true},
+	{name: "SoftHSM", start: hsmtest.SoftHSM, cannot: []string{"Ed25519"}, keepsUsage: true, keepsMechanisms: true},
 	{name: "NSS", start: hsmtest.NSS, cannot: []string{"Ed25519"}, keepsDates: true},
 }
 

@@ -123,6 +123,9 @@ type Key struct {
 	WrapTrusted bool // may be wrapped only by a key the device's officer trusts (CKA_WRAP_WITH_TRUSTED)
 	Local       bool // made on this token
 
+	// Mechanisms are the only ones the key may be used with (CKA_ALLOWED_MECHANISMS); none means any.
+	Mechanisms []uint32
+
 	Start, End   time.Time // validity the application wrote, zero when absent
 	Subject      []byte    // DER
 	PublicObject bool      // a public key object stands beside it

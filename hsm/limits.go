@@ -12,14 +12,14 @@ const (
 	MaxWrapped = 16 << 10
 	// MaxBatch bounds the keys of one export or import call, so that a call ends well within its deadline.
 	MaxBatch = 64
-	// MaxReceivers bounds the receivers of one export: 100 nodes is what the product plans for.
-	MaxReceivers = 128
 	// MaxLabel bounds labels and IDs: PKCS#11 sets no limit, modules keep at least 255 bytes.
 	MaxLabel = 255
 	// MaxCertificate bounds one certificate object.
 	MaxCertificate = 64 << 10
 	// MaxCode bounds a code before it is handed to a module: SoftHSM takes 255 bytes, NSS 500.
 	MaxCode = 512
+	// MaxMechanisms bounds CKA_ALLOWED_MECHANISMS: SoftHSM knows 70.
+	MaxMechanisms = 64
 	// MaxSign bounds what is signed in one call; callers sign digests.
 	MaxSign = 64 << 10
 )

@@ -18,7 +18,8 @@ const (
 	OpAgree     = "agree"      // AgreeArgs -> BytesReply
 	OpStore     = "store"      // StoreArgs -> Empty: certificate objects
 	OpSweep     = "sweep"      // SweepArgs -> SweepReply
-	OpExport    = "export"     // ExportArgs -> ExportReply
+	OpExport    = "export"     // TokenArgs -> ExportReply
+	OpAddress   = "address"    // AddressArgs -> BytesReply
 	OpWrap      = "wrap"       // WrapArgs -> WrapReply
 	OpImport    = "import"     // ImportArgs -> OpenedReply
 	OpUnwrap    = "unwrap"     // UnwrapArgs -> UnwrapReply
@@ -83,15 +84,14 @@ type (
 		IDs    [][]byte // CKA_IDs of imports that a journal says were begun and not proved
 		Settle time.Duration
 	}
-	SweepReply struct{ Removed int }
-	ExportArgs struct {
-		Serial    string
-		Receivers []Receiver
-	}
+	SweepReply  struct{ Removed int }
 	ExportReply struct {
-		Session     uint64
-		Ephemeral   []byte
-		PackageKeys [][]byte
+		Session   uint64
+		Ephemeral []byte
+	}
+	AddressArgs struct {
+		Session  uint64
+		Receiver Receiver
 	}
 	WrapArgs struct {
 		Session uint64

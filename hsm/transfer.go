@@ -39,30 +39,33 @@ type Arrived struct {
 	Err   *Error // nothing was left on the token
 }
 
-// Export is an export in progress: a package key in the source's token.
+// Export is an export in progress: a fresh package key and a fresh ephemeral key in the source's token.
 type Export struct {
-	Ephemeral   []byte   // public key for all receivers, uncompressed P-521 point
-	PackageKeys [][]byte // the package key wrapped for each receiver, in their order
+	Ephemeral []byte // public, for all receivers: uncompressed P-521 point
 
 	lease   *lease
 	session uint64
 }
 
-// Export makes a package key in the token and wraps it for the receivers. Close the result.
-func (t *Token) Export(ctx context.Context, to []Receiver) (*Export, error) {
-	if len(to) == 0 || len(to) > MaxReceivers {
-		return nil, &Error{Code: BadInput, Object: t.name(), Detail: "no receivers, or too many"}
-	}
+// Export begins an export. Close the result.
+func (t *Token) Export(ctx context.Context) (*Export, error) {
 	l, err := t.module.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, err := call[ExportReply](ctx, l, OpExport, ExportArgs{t.Serial, to}, batchDeadline)
+	r, err := call[ExportReply](ctx, l, OpExport, TokenArgs{t.Serial}, keyDeadline)
 	if err != nil {
 		l.leave()
 		return nil, err
 	}
-	return &Export{r.Ephemeral, r.PackageKeys, l, r.Session}, nil
+	return &Export{r.Ephemeral, l, r.Session}, nil
+}
+
+// Address wraps the package key for a receiver: only its token can derive the key that opens it, and
+// only with the same context.
+func (e *Export) Address(ctx context.Context, to Receiver) ([]byte, error) {
+	r, err := call[BytesReply](ctx, e.lease, OpAddress, AddressArgs{e.session, to}, keyDeadline)
+	return r.Bytes, err
 }
 
 // Wrap wraps at most MaxBatch keys under the package key. A key that cannot be wrapped says so in its

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -41,11 +42,15 @@ func newReceiver(t *testing.T, tok *hsm.Token) receiver {
 // send exports keys and returns what the receiver gets.
 func send(t *testing.T, from *hsm.Token, to receiver, keys ...hsm.Key) (hsm.Envelope, []hsm.Incoming) {
 	t.Helper()
-	exp, err := from.Export(t.Context(), []hsm.Receiver{{Transport: to.point, Context: to.context}})
+	exp, err := from.Export(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer exp.Close()
+	packageKey, err := exp.Address(t.Context(), hsm.Receiver{Transport: to.point, Context: to.context})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var refs []hsm.Ref
 	for _, k := range keys {
 		refs = append(refs, k.Ref)
@@ -61,7 +66,7 @@ func send(t *testing.T, from *hsm.Token, to receiver, keys ...hsm.Key) (hsm.Enve
 		}
 		incoming = append(incoming, hsm.Incoming{Key: keys[i], Blob: w.Blob})
 	}
-	return hsm.Envelope{Transport: to.transport.Ref, Ephemeral: exp.Ephemeral, Context: to.context, PackageKey: exp.PackageKeys[0]}, incoming
+	return hsm.Envelope{Transport: to.transport.Ref, Ephemeral: exp.Ephemeral, Context: to.context, PackageKey: packageKey}, incoming
 }
 
 func receive(t *testing.T, to receiver, e hsm.Envelope, keys []hsm.Incoming) []hsm.Arrived {
@@ -91,7 +96,11 @@ func TestTravel(t *testing.T) {
 				}
 				envelope, incoming := send(t, from, to, keys...)
 				incoming[1].Certificates = []hsm.Certificate{certificate(t, from, keys[1])}
-				incoming[2].Usage = hsm.UseDerive // proved by a signature before, but may not sign once it is there
+				incoming[2].Usage = hsm.UseDerive             // proved by a signature before, but may not sign once it is there
+				if b.keepsMechanisms {
+					incoming[0].Mechanisms = []uint32{0x1041}     // CKM_ECDSA
+					incoming[3].Mechanisms = []uint32{0x40, 0x43} // not the mechanism of the proof
+				}
 				incoming[3].Subject = []byte{0x30, 0}
 				incoming[3].Start = time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 				for i, r := range receive(t, to, envelope, incoming) {
@@ -117,7 +126,7 @@ func checkArrived(t *testing.T, mod realModule, tok *hsm.Token, want hsm.Incomin
 			got = k
 		}
 	}
-	if r.Final != (want.Usage&hsm.UseSign != 0) {
+	if r.Final != (want.Usage&hsm.UseSign != 0 && !slices.Contains(want.Mechanisms, 0x40)) {
 		t.Errorf("%s: proof by the object on the token: %v", want.Kind(), r.Final)
 	}
 	if !mod.keepsDates {
@@ -128,7 +137,7 @@ func checkArrived(t *testing.T, mod realModule, tok *hsm.Token, want hsm.Incomin
 	if !mod.keepsUsage {
 		got.Usage = want.Usage
 	}
-	if got.Kind() != want.Kind() && want.Class == hsm.PrivateKey || got.Label != want.Label || got.Usage != want.Usage || !got.Sensitive ||
+	if got.Kind() != want.Kind() && want.Class == hsm.PrivateKey || got.Label != want.Label || got.Usage != want.Usage || !slices.Equal(got.Mechanisms, want.Mechanisms) || !got.Sensitive ||
 		got.Extractable != want.Extractable || !bytes.Equal(got.Subject, want.Subject) || !got.Start.Equal(want.Start) {
 		got.Public, want.Public = nil, nil
 		t.Errorf("sent %+v,\narrived as %+v", want.Key, got)
@@ -145,7 +154,7 @@ func checkArrived(t *testing.T, mod realModule, tok *hsm.Token, want hsm.Incomin
 	if !bytes.Equal(got.Public, want.Public) || got.PublicObject != want.PublicObject || got.PublicUsage != want.PublicUsage {
 		t.Errorf("%s: public key object differs: %s, want %s", want.Kind(), got.PublicUsage, want.PublicUsage)
 	}
-	if want.Usage&hsm.UseSign != 0 {
+	if r.Final && len(want.Mechanisms) == 0 {
 		signer, err := tok.Signer(got)
 		if err != nil {
 			t.Fatal(err)
@@ -235,14 +244,27 @@ func TestPackageKeyRefused(t *testing.T) {
 	})
 }
 
+// TestRestrictedKey sends a key that is restricted to some mechanisms to a module that would forget that.
+func TestRestrictedKey(t *testing.T) {
+	tok := hsmtest.NewToken(t, hsmtest.Start(t, hsmtest.NSS(t, t.TempDir())), "restricted")
+	to := newReceiver(t, tok)
+	envelope, incoming := send(t, tok, to, generate(t, tok, kinds[0], 1))
+	incoming[0].ID, incoming[0].Mechanisms = []byte("restricted"), []uint32{0x1041}
+	if r := receive(t, to, envelope, incoming); r[0].Err == nil || r[0].Err.Code != hsm.Unsupported {
+		t.Errorf("got %v", r[0].Err)
+	}
+	if o := objects(t, tok); len(o.Keys) != 2 {
+		t.Errorf("%d keys on the token, want 2", len(o.Keys))
+	}
+}
+
 func TestNotExtractable(t *testing.T) {
 	each(t, func(t *testing.T, m *hsm.Module, tok *hsm.Token) {
-		to := newReceiver(t, tok)
 		k, err := tok.Generate(t.Context(), hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte{1}, Label: "fixed", Usage: hsm.UseSign})
 		if err != nil {
 			t.Fatal(err)
 		}
-		exp, err := tok.Export(t.Context(), []hsm.Receiver{{Transport: to.point, Context: to.context}})
+		exp, err := tok.Export(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,8 @@ type transfer struct {
 	session pkcs11.SessionHandle
 	private pkcs11.ObjectHandle // the package key; on import the one that opens private keys only
 	secret  pkcs11.ObjectHandle // on import: the one that opens secret keys only
-	beside  map[string]bool     // public keys and certificates that are on the token already
+	ours    pkcs11.ObjectHandle // on export: the ephemeral private key
+	beside  map[string]bool     // on import: public keys and certificates that are on the token already
 }
 
 // begin opens a session for a transfer and fills it; on failure nothing stays.
@@ -66,14 +67,11 @@ func (w *worker) end(a hsm.EndArgs) (hsm.Empty, error) {
 	return hsm.Empty{}, nil
 }
 
-func (w *worker) export(a hsm.ExportArgs) (hsm.ExportReply, error) {
+func (w *worker) export(a hsm.TokenArgs) (hsm.ExportReply, error) {
 	var reply hsm.ExportReply
-	if len(a.Receivers) == 0 || len(a.Receivers) > hsm.MaxReceivers {
-		return reply, &hsm.Error{Code: hsm.BadInput, Detail: "no receivers, or too many"}
-	}
 	id, err := w.begin(a.Serial, func(tr *transfer) error {
 		return w.writing(func() (err error) {
-			reply.Ephemeral, reply.PackageKeys, err = w.packageKey(tr, a.Receivers)
+			reply.Ephemeral, err = w.packageKey(tr)
 			return err
 		})
 	})
@@ -81,42 +79,60 @@ func (w *worker) export(a hsm.ExportArgs) (hsm.ExportReply, error) {
 	return reply, err
 }
 
-// packageKey makes the package key and wraps it for each receiver under a key that only the
-// receiver's token can derive. The caller holds the lock.
-func (w *worker) packageKey(tr *transfer, to []hsm.Receiver) (ephemeral []byte, wrapped [][]byte, err error) {
+// packageKey makes the package key and the ephemeral key of an export, and returns the latter's point.
+// The caller holds the lock.
+func (w *worker) packageKey(tr *transfer) (ephemeral []byte, err error) {
 	s := tr.session
-	public, private, err := w.generateIn(s, hsm.KeySpec{Type: "EC", Curve: "P-521", Usage: hsm.UseDerive}, false)
+	var public pkcs11.ObjectHandle
+	public, tr.ours, err = w.generateIn(s, hsm.KeySpec{Type: "EC", Curve: "P-521", Usage: hsm.UseDerive}, false)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ephemeral key: %w", err)
+		return nil, fmt.Errorf("ephemeral key: %w", err)
 	}
-	defer w.ctx.DestroyObject(s, private)
 	o, err := w.numbers(s, public)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ephemeral key: %w", err)
+		return nil, fmt.Errorf("ephemeral key: %w", err)
 	}
 	ephemeral = point(o.values[pkcs11.CKA_EC_POINT])
 	if err := p521(ephemeral); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	// Extractable, because it must leave wrapped for each receiver; it may do nothing but wrap.
 	tr.private, err = w.ctx.GenerateKey(s, mechanism(pkcs11.CKM_AES_KEY_GEN, nil),
 		sessionSecret(pkcs11.CKK_AES, hsm.UseWrap, attr(pkcs11.CKA_VALUE_LEN, 32), attr(pkcs11.CKA_EXTRACTABLE, true)))
 	if err != nil {
-		return nil, nil, fmt.Errorf("package key: %w", err)
+		return nil, fmt.Errorf("package key: %w", err)
 	}
-	for _, r := range to {
-		kek, err := w.deriveKEK(s, private, r.Transport, r.Context, hsm.UseWrap)
-		if err != nil {
-			return nil, nil, err
-		}
-		blob, err := w.direct.wrapKey(s, w.profile.kwp, kek, tr.private, 64)
-		w.ctx.DestroyObject(s, kek)
-		if err != nil {
-			return nil, nil, fmt.Errorf("wrapping the package key: %w", err)
-		}
-		wrapped = append(wrapped, blob)
+	return ephemeral, nil
+}
+
+func (w *worker) address(a hsm.AddressArgs) (hsm.BytesReply, error) {
+	tr, err := w.inProgress(a.Session)
+	if err != nil {
+		return hsm.BytesReply{}, err
 	}
-	return ephemeral, wrapped, nil
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	var blob []byte
+	err = w.writing(func() (err error) {
+		blob, err = w.wrapPackageKey(tr, a.Receiver)
+		return err
+	})
+	return hsm.BytesReply{Bytes: blob}, failure("package key", err)
+}
+
+// wrapPackageKey wraps the package key under a key that only the receiver's token can derive. The
+// caller holds the lock.
+func (w *worker) wrapPackageKey(tr *transfer, to hsm.Receiver) ([]byte, error) {
+	kek, err := w.deriveKEK(tr.session, tr.ours, to.Transport, to.Context, hsm.UseWrap)
+	if err != nil {
+		return nil, err
+	}
+	defer w.ctx.DestroyObject(tr.session, kek)
+	blob, err := w.direct.wrapKey(tr.session, w.profile.kwp, kek, tr.private, 64)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the package key: %w", err)
+	}
+	return blob, nil
 }
 
 func (w *worker) wrap(a hsm.WrapArgs) (hsm.WrapReply, error) {

@@ -3,7 +3,9 @@ package worker
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -100,6 +102,9 @@ func checkIncoming(k hsm.Incoming) error {
 	if n := len(k.Blob); n < 16 || n > hsm.MaxWrapped || n%8 != 0 {
 		return &hsm.Error{Code: hsm.BadWrapped, Detail: fmt.Sprintf("%d bytes is no length of an RFC 5649 blob", n)}
 	}
+	if len(k.Mechanisms) > hsm.MaxMechanisms {
+		return bad("too many allowed mechanisms")
+	}
 	if len(k.ID) > hsm.MaxLabel || len(k.Label) > hsm.MaxLabel || len(k.Subject) > hsm.MaxCertificate {
 		return bad("ID, label or subject too long")
 	}
@@ -137,7 +142,7 @@ func (w *worker) importOne(tr *transfer, k hsm.Incoming, challenge []byte) (hsm.
 	}
 	var proving pkcs11.ObjectHandle
 	if err := w.writing(func() (err error) {
-		proving, err = w.openKey(tr, k, false, hsm.UseSign)
+		proving, err = w.openKey(tr, unrestricted(k), false, hsm.UseSign)
 		return err
 	}); err != nil {
 		return undo(err)
@@ -152,25 +157,47 @@ func (w *worker) importOne(tr *transfer, k hsm.Incoming, challenge []byte) (hsm.
 	if err != nil {
 		return undo(err)
 	}
-	var final pkcs11.ObjectHandle
-	if err := w.writing(func() (err error) {
-		if w.profile.copies {
-			final, err = w.ctx.CopyObject(tr.session, proving, append(usageOf(classOf(k.Class), k.Usage), attr(pkcs11.CKA_TOKEN, true)))
-		} else {
-			final, err = w.openKey(tr, k, true, k.Usage)
-		}
-		return err
-	}); err != nil {
+	final, err := w.persist(tr, k, proving)
+	if err != nil {
 		return undo(err)
 	}
 	made = append(made, final)
-	if k.Usage&hsm.UseSign != 0 {
+	if k.Usage&hsm.UseSign != 0 && mayProve(k.Key) {
 		if arrived.Proof, err = w.prove(tr.session, final, k.Key, challenge); err != nil {
 			return undo(err)
 		}
 		arrived.Final = true
 	}
 	return arrived, nil
+}
+
+// unrestricted is a key that can prove itself, by whatever mechanism that takes.
+func unrestricted(k hsm.Incoming) hsm.Incoming {
+	k.Mechanisms = nil
+	return k
+}
+
+// persist puts a key that has proved itself on the token, with its own usage: as a copy of the session
+// object where the module can do that, or unwrapped once more.
+func (w *worker) persist(tr *transfer, k hsm.Incoming, proving pkcs11.ObjectHandle) (final pkcs11.ObjectHandle, err error) {
+	if len(k.Mechanisms) > 0 && w.profile.noMechanisms {
+		return 0, &hsm.Error{Code: hsm.Unsupported, Detail: "it is restricted to some mechanisms (CKA_ALLOWED_MECHANISMS), which this module does not keep"}
+	}
+	return final, w.writing(func() error {
+		if !w.profile.copies {
+			final, err = w.openKey(tr, k, true, k.Usage)
+			return err
+		}
+		from := proving
+		if len(k.Mechanisms) > 0 { // which a copy cannot be given
+			if from, err = w.openKey(tr, k, false, k.Usage); err != nil {
+				return err
+			}
+			defer w.ctx.DestroyObject(tr.session, from)
+		}
+		final, err = w.ctx.CopyObject(tr.session, from, append(usageOf(classOf(k.Class), k.Usage), attr(pkcs11.CKA_TOKEN, true)))
+		return err
+	})
 }
 
 // openKey unwraps a key with every attribute given, as a session or a token object. The caller holds the
@@ -182,7 +209,7 @@ func (w *worker) openKey(tr *transfer, k hsm.Incoming, token bool, u hsm.Usage) 
 		attr(pkcs11.CKA_PRIVATE, true), attr(pkcs11.CKA_SENSITIVE, true), attr(pkcs11.CKA_EXTRACTABLE, k.Extractable),
 		attr(pkcs11.CKA_ID, k.ID), attr(pkcs11.CKA_LABEL, k.Label),
 	}
-	a = append(a, usageOf(class, u)...)
+	a = append(a, purpose(k.Key, u)...)
 	for _, d := range []struct {
 		attribute uint
 		t         time.Time
@@ -210,6 +237,28 @@ func (w *worker) openKey(tr *transfer, k hsm.Incoming, token bool, u hsm.Usage) 
 		return 0, &hsm.Error{Code: hsm.BadWrapped, Detail: err.Error()}
 	}
 	return h, nil
+}
+
+// purpose is what a key may be used for: its usage flags, and the mechanisms it is restricted to.
+func purpose(k hsm.Key, u hsm.Usage) attributes {
+	a := usageOf(classOf(k.Class), u)
+	if len(k.Mechanisms) > 0 {
+		var b []byte
+		for _, m := range k.Mechanisms {
+			b = binary.NativeEndian.AppendUint64(b, uint64(m))
+		}
+		a = append(a, attr(pkcs11.CKA_ALLOWED_MECHANISMS, b))
+	}
+	return a
+}
+
+// mayProve tells whether a key that may sign may do so by the mechanism of its proof.
+func mayProve(k hsm.Key) bool {
+	m, _, err := hsm.ProofInput(k, []byte("any"))
+	if k.Class == hsm.SecretKey {
+		m, err = macMechanism(keyTypes[k.Type]), nil
+	}
+	return err == nil && (len(k.Mechanisms) == 0 || slices.Contains(k.Mechanisms, uint32(signMechanisms[m]()[0].Mechanism)))
 }
 
 func classOf(c hsm.Class) uint {

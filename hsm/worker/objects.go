@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
+	"math/big"
 	"slices"
 	"time"
 
@@ -47,7 +49,7 @@ func (o object) ulong(attribute uint) (uint, bool) {
 var (
 	readKey = []uint{pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ID, pkcs11.CKA_LABEL, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE,
 		pkcs11.CKA_LOCAL, pkcs11.CKA_WRAP_WITH_TRUSTED, pkcs11.CKA_START_DATE, pkcs11.CKA_END_DATE,
-		pkcs11.CKA_SIGN, pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE}
+		pkcs11.CKA_ALLOWED_MECHANISMS, pkcs11.CKA_SIGN, pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE}
 	readPrivate = append(slices.Clip(readKey), pkcs11.CKA_SIGN_RECOVER, pkcs11.CKA_ALWAYS_AUTHENTICATE, pkcs11.CKA_SUBJECT,
 		pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS)
 	readSecret = append(slices.Clip(readKey), pkcs11.CKA_VERIFY, pkcs11.CKA_ENCRYPT, pkcs11.CKA_WRAP, pkcs11.CKA_VALUE_LEN)
@@ -228,6 +230,7 @@ func (w *worker) key(h pkcs11.ObjectHandle, o object, public, certs []object) hs
 		AlwaysAuth: o.bool(pkcs11.CKA_ALWAYS_AUTHENTICATE), WrapTrusted: o.bool(pkcs11.CKA_WRAP_WITH_TRUSTED),
 		Local: o.bool(pkcs11.CKA_LOCAL), Subject: o.values[pkcs11.CKA_SUBJECT],
 		Start: date(o.values[pkcs11.CKA_START_DATE]), End: date(o.values[pkcs11.CKA_END_DATE]),
+		Mechanisms: mechanisms(o.values[pkcs11.CKA_ALLOWED_MECHANISMS]),
 	}
 	kt, _ := o.ulong(pkcs11.CKA_KEY_TYPE)
 	k.Type = typeName(kt)
@@ -258,8 +261,8 @@ func (w *worker) key(h pkcs11.ObjectHandle, o object, public, certs []object) hs
 			k.Public = cert.RawSubjectPublicKeyInfo
 		}
 	}
-	if n := len(o.values[pkcs11.CKA_MODULUS]); n > 0 {
-		k.Bits = 8 * len(bytes.TrimLeft(o.values[pkcs11.CKA_MODULUS], "\x00"))
+	if len(o.values[pkcs11.CKA_MODULUS]) > 0 {
+		k.Bits = new(big.Int).SetBytes(o.values[pkcs11.CKA_MODULUS]).BitLen()
 	}
 	return k
 }
@@ -308,6 +311,18 @@ func curveName(params []byte) string {
 		}
 	}
 	return hex.EncodeToString(params)
+}
+
+// mechanisms reads an array of CK_MECHANISM_TYPE, sorted.
+func mechanisms(b []byte) []uint32 {
+	var list []uint32
+	for ; len(b) >= 8; b = b[8:] {
+		if m := binary.NativeEndian.Uint64(b); m <= math.MaxUint32 {
+			list = append(list, uint32(m))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // date reads a CK_DATE: eight digits. Anything else counts as absent.

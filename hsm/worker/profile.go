@@ -21,6 +21,8 @@ type profile struct {
 	copies bool
 	// noDates is true where a private object with CKA_START_DATE or CKA_END_DATE cannot be read back.
 	noDates bool
+	// noMechanisms is true where keys cannot be restricted to some mechanisms.
+	noMechanisms bool
 	// oneToken is the label of the token in modules that come with just one, an empty officer code and a
 	// serial number of zeros, so that it is addressed by its label.
 	oneToken string
@@ -39,7 +41,7 @@ const (
 // profiles is the module table. A module that no row names gets the last one.
 var profiles = []profile{
 	{name: "SoftHSM 2", manufacturer: "SoftHSM", kwp: mechKeyWrapPad, copies: true, noDates: true},
-	{name: "NSS softoken", manufacturer: "Mozilla", kwp: mechKeyWrapKWP, ecPoint: attrNSSDatabase, oneToken: "NSS Certificate DB"},
+	{name: "NSS softoken", manufacturer: "Mozilla", kwp: mechKeyWrapKWP, ecPoint: attrNSSDatabase, noMechanisms: true, oneToken: "NSS Certificate DB"},
 	{name: "PKCS#11 3.0", kwp: mechKeyWrapKWP},
 }
 

@@ -42,11 +42,14 @@ func (w *worker) prove(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, k hsm.Key,
 
 // mac computes the check value of a secret key that may sign. The caller holds the lock for reading.
 func (w *worker) mac(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, keyType uint) ([]byte, error) {
-	m := hsm.HMACSHA256
+	return w.signIn(s, h, macMechanism(keyType), []byte(hsm.CheckText))
+}
+
+func macMechanism(keyType uint) hsm.Mechanism {
 	if keyType == pkcs11.CKK_AES {
-		m = hsm.CMAC
+		return hsm.CMAC
 	}
-	return w.signIn(s, h, m, []byte(hsm.CheckText))
+	return hsm.HMACSHA256
 }
 
 // checkValue computes the check value of a token's secret key; nil where the module or the key does
@@ -66,7 +69,7 @@ func (w *worker) checkValue(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, o obj
 		return check
 	}
 	w.writing(func() error {
-		c, err := w.ctx.CopyObject(s, h, attributes{attr(pkcs11.CKA_TOKEN, false), attr(pkcs11.CKA_SIGN, true)})
+		c, err := w.ctx.CopyObject(s, h, attributes{attr(pkcs11.CKA_TOKEN, false), attr(pkcs11.CKA_SIGN, true)}) // keeps its mechanisms, so the MAC may still be refused
 		if err != nil {
 			return err
 		}

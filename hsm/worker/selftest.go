@@ -84,12 +84,15 @@ func (w *worker) testAgreement(s pkcs11.SessionHandle) error {
 			return err
 		}
 		context := bytes.Repeat([]byte{7}, 32)
-		to := []hsm.Receiver{{Transport: point(o.values[pkcs11.CKA_EC_POINT]), Context: context}}
-		ephemeral, wrapped, err := w.packageKey(tr, to)
+		ephemeral, err := w.packageKey(tr)
 		if err != nil {
 			return err
 		}
-		return w.openPackageKey(tr, transport, hsm.ImportArgs{Ephemeral: ephemeral, Context: context, PackageKey: wrapped[0]})
+		wrapped, err := w.wrapPackageKey(tr, hsm.Receiver{Transport: point(o.values[pkcs11.CKA_EC_POINT]), Context: context})
+		if err != nil {
+			return err
+		}
+		return w.openPackageKey(tr, transport, hsm.ImportArgs{Ephemeral: ephemeral, Context: context, PackageKey: wrapped})
 	})
 }
 

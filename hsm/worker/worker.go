@@ -66,6 +66,7 @@ var operations = map[string]func(*worker, func(any) error) (any, error){
 	hsm.OpStore:     operation((*worker).store),
 	hsm.OpSweep:     operation((*worker).sweep),
 	hsm.OpExport:    operation((*worker).export),
+	hsm.OpAddress:   operation((*worker).address),
 	hsm.OpWrap:      operation((*worker).wrap),
 	hsm.OpImport:    operation((*worker).importKeys),
 	hsm.OpUnwrap:    operation((*worker).unwrap),
