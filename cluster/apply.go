@@ -31,8 +31,11 @@ type Forwarder interface {
 }
 
 // proposeTimeout bounds how long the leader keeps a proposal waiting before it takes it, and how long a
-// forwarded one may take in all.
-const proposeTimeout = 10 * time.Second
+// forwarded one may take in all. applyTimeout bounds Apply, for a caller without a deadline.
+const (
+	proposeTimeout = 10 * time.Second
+	applyTimeout   = 20 * time.Second
+)
 
 // retryPause is how long Apply waits before it asks for the leader again, when nobody told it of a new one.
 const retryPause = 100 * time.Millisecond
@@ -55,6 +58,8 @@ func (c *Cluster) Apply(ctx context.Context, cmd Command, actor Actor) (uint64, 
 	if p == nil {
 		return 0, errorf(NoLeader, "this node is not part of a cluster yet")
 	}
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
 	answer := c.ask(ctx, p, Request{Kind: cmd.Kind(), Actor: actor, Data: data})
 	if answer.Index == 0 && answer.Error == nil {
 		answer.Error = errorf(Internal, "the leader's answer is empty")
@@ -63,7 +68,7 @@ func (c *Cluster) Apply(ctx context.Context, cmd Command, actor Actor) (uint64, 
 		return answer.Index, err
 	}
 	if answer.Error != nil {
-		return answer.Index, answer.Error
+		return answer.Index, answer.Error // not answer.Error alone: a nil *Error is not a nil error
 	}
 	return answer.Index, nil
 }

@@ -26,8 +26,8 @@ type Config struct {
 	// 1 s, suits nodes in one data center or several.
 	Heartbeat time.Duration
 
-	// LeaderWait is how long Apply waits for a leader when there is none. The default, 5 s, covers an
-	// ordinary election.
+	// LeaderWait is how long Apply waits for a leader when there is none, and for this node to see what
+	// the leader did. The default, 5 s, covers an ordinary election.
 	LeaderWait time.Duration
 
 	noSync bool // for tests, whose machine does not lose power
@@ -209,8 +209,10 @@ func (c *Cluster) publish(s *State) {
 	close(old.superseded)
 }
 
-// waitIndex waits until this node's State has reached index.
+// waitIndex waits until this node's State has reached index, for LeaderWait at most.
 func (c *Cluster) waitIndex(ctx context.Context, index uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.LeaderWait)
+	defer cancel()
 	for {
 		s, changed := c.Watch()
 		if s.Index >= index {

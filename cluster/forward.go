@@ -62,7 +62,11 @@ func (l *Link) Forward(ctx context.Context, node string, r Request) (Answer, err
 	if err != nil {
 		return Answer{}, errorf(Uncertain, "node %q leads, but its answer broke off (%v): the change may or may not be done; look before you repeat it", node, err)
 	}
-	if response.StatusCode != http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusForbidden:
+		return Answer{}, errorf(Denied, "node %q does not know this node as a member of the cluster", node)
+	default:
 		return Answer{}, errorf(Internal, "node %q does not take forwarded commands: %s", node, response.Status)
 	}
 	var answer Answer

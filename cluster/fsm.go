@@ -20,7 +20,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		panic(fmt.Sprintf("cluster: log entry %d: %v", l.Index, broken))
 	}
 	// What is worth a line of the audit trail is worth a flush.
-	flush := lastSeq(c.State()) != lastSeq(before)
+	flush := lastSeq(c.State()) != lastSeq(before) && !c.cfg.noSync
 	if err := c.mark.write(l.Index, l.Term, flush); err != nil {
 		c.log.Warn("after a restart this node may know less than now, until it finds a leader", "error", err)
 	}

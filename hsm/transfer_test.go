@@ -96,7 +96,7 @@ func TestTravel(t *testing.T) {
 				}
 				envelope, incoming := send(t, from, to, keys...)
 				incoming[1].Certificates = []hsm.Certificate{certificate(t, from, keys[1])}
-				incoming[2].Usage = hsm.UseDerive             // proved by a signature before, but may not sign once it is there
+				incoming[2].Usage = hsm.UseDerive // proved by a signature before, but may not sign once it is there
 				if b.keepsMechanisms {
 					incoming[0].Mechanisms = []uint32{0x1041}     // CKM_ECDSA
 					incoming[3].Mechanisms = []uint32{0x40, 0x43} // not the mechanism of the proof
