@@ -1,0 +1,314 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/syncpkg"
+)
+
+// Activate opens a slot of this node with a code that somebody entered. It works without a quorum.
+func (s *Slots) Activate(ctx context.Context, actor cluster.Actor, label string, code []byte) error {
+	defer clear(code)
+	t, unlock, err := s.lock(label)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.mu.Lock()
+	rec, state := t.rec, t.state
+	s.mu.Unlock()
+	if state == cluster.Active {
+		return refuse("slot %q is activated already on node %s", label, s.m.Name())
+	}
+	if rec.Mode != cluster.Manual {
+		return refuse("slot %q has a generated code, which the node keeps: nobody enters it", label)
+	}
+	if len(code) == 0 {
+		return refuse("enter the authentication code of slot %q", label)
+	}
+	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
+		return s.login(ctx, t, code, actor.String(), true)
+	})
+}
+
+// Deactivate closes a manual slot until somebody enters its code again. Sessions of applications are
+// their own and go on.
+func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label string) error {
+	t, unlock, err := s.lock(label)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.mu.Lock()
+	rec := t.rec
+	s.mu.Unlock()
+	if rec.Mode != cluster.Manual {
+		return refuse("slot %q has a generated code, so the node would open it again at once; switch it to manual mode first", label)
+	}
+	mod, err := s.m.node.module(rec.Module)
+	if err != nil {
+		return err
+	}
+	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.deactivate", "slot/" + label, "node " + s.m.Name()}, func() error {
+		err := mod.Token(rec.Serial).Logout(ctx)
+		s.set(t, cluster.Down, waitingReason(rec), false, "")
+		return err
+	})
+}
+
+// login opens a token with a code, once, and makes it ready to receive packages. The caller holds
+// t.changing.
+func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, fresh bool) error {
+	s.mu.Lock()
+	rec := t.rec
+	s.mu.Unlock()
+	mod, err := s.m.node.module(rec.Module)
+	if err != nil {
+		return err
+	}
+	token := mod.Token(rec.Serial)
+	if err := token.Login(ctx, code, fresh); err != nil {
+		err = codeError(rec.Slot, err)
+		s.set(t, cluster.Down, line(err.Error()), false, "")
+		return err
+	}
+	if err := s.receiver(ctx, t, token); err != nil {
+		s.m.log.Error("this slot cannot receive packages", "slot", rec.Slot, "error", err)
+	}
+	s.set(t, cluster.Active, "", true, by)
+	return nil
+}
+
+// set changes the state of a seat and has it reported.
+func (s *Slots) set(t *seat, state cluster.SeatState, reason string, open bool, by string) {
+	s.mu.Lock()
+	if t.state != state {
+		t.since = time.Now()
+	}
+	t.state, t.reason, t.open, t.by = state, reason, open, by
+	s.mu.Unlock()
+	s.nudge()
+	s.m.Keys.nudge()
+}
+
+// receiverLife is how long a statement of receiver keys is good; it is renewed at half of it.
+const receiverLife = 365 * 24 * time.Hour
+
+// receiver makes sure that the token has a transport key and that there is a valid statement of it,
+// signed by the node's identity key.
+func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
+	transport, err := ensureKey(ctx, token, idTransport, "P-521", hsm.UseDerive)
+	if err != nil {
+		return err
+	}
+	public, err := transport.public.(*ecdsa.PublicKey).ECDH()
+	if err != nil {
+		return err
+	}
+	pik, err := s.m.Identity.signer()
+	if err != nil {
+		return err
+	}
+	sealing, err := s.m.Identity.sealing()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	rec := t.rec
+	s.mu.Unlock()
+	now := time.Now()
+	mine := func(_, _, _ string) (*ecdsa.PublicKey, error) { return pik.Public().(*ecdsa.PublicKey), nil }
+	old, err := syncpkg.VerifyReceiverKeys(rec.Receiver, mine, now)
+	if err == nil && bytes.Equal(old.Transport, public.Bytes()) && bytes.Equal(old.Seal.Public, sealing.PublicKey().Bytes()) && now.Before(old.NotAfter.Add(-receiverLife/2)) {
+		return nil
+	}
+	statement, err := syncpkg.SignReceiverKeys(syncpkg.ReceiverKeys{
+		Cluster: s.m.State().Cluster.ID, Node: s.m.Name(), Slot: rec.Slot, Scheme: syncpkg.SchemeECDHP521,
+		Transport: public.Bytes(), Seal: syncpkg.SealKey{KEM: sealing.KEM().ID(), Public: sealing.PublicKey().Bytes()},
+		Created: now, NotAfter: now.Add(receiverLife),
+	}, pik)
+	if err != nil {
+		return err
+	}
+	return s.update(t, func() { t.rec.Receiver = statement })
+}
+
+// moduleChanged follows what happens to a module. The module calls it, so it must not call back.
+func (s *Slots) moduleChanged(module string, e hsm.Event) {
+	s.mu.Lock()
+	for _, t := range s.seats {
+		if t.rec.Module != module || e.Serial != "" && t.rec.Serial != e.Serial {
+			continue
+		}
+		switch {
+		case e.Serial != "": // it did not open again
+			t.state, t.reason, t.open, t.since = cluster.Down, line(codeError(t.rec.Slot, e.Err).Error()), false, time.Now()
+			t.refused = errors.Is(e.Err, hsm.WrongCode) || errors.Is(e.Err, hsm.CodeLocked)
+		case !e.Up:
+			t.state, t.reason, t.since = cluster.Broken, line(fmt.Sprintf("module %s does not run: %v", module, e.Err)), time.Now()
+		case t.open:
+			t.state, t.reason, t.since = cluster.Active, "", time.Now()
+		default:
+			t.state, t.reason, t.since = cluster.Down, waitingReason(t.rec), time.Now()
+		}
+	}
+	s.mu.Unlock()
+	s.nudge()
+}
+
+// activate opens generated slots, finishes interrupted changes of codes, and tells the cluster the state
+// of every slot of this node.
+func (s *Slots) activate(ctx context.Context) {
+	for {
+		s.finishMaking(ctx)
+		s.mu.Lock()
+		seats := make([]*seat, 0, len(s.seats))
+		for _, t := range s.seats {
+			seats = append(seats, t)
+		}
+		s.mu.Unlock()
+		for _, t := range seats {
+			if t.changing.TryLock() {
+				s.openStored(ctx, t)
+				t.changing.Unlock()
+			}
+			s.report(ctx, t)
+		}
+		select {
+		case <-s.wake:
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// finishMaking finds the tokens that were being made when the node stopped. A generated code was stored
+// before, so it is known whether a token took it; of a manual one people know it.
+func (s *Slots) finishMaking(ctx context.Context) {
+	s.mu.Lock()
+	unfinished := s.unfinished
+	s.mu.Unlock()
+	var left []seatRecord
+	for _, rec := range unfinished {
+		done, err := s.findMade(ctx, &rec)
+		if err != nil {
+			s.m.log.Error("a token that was being made cannot be looked for", "slot", rec.Slot, "error", err)
+		}
+		if !done {
+			left = append(left, rec)
+		}
+	}
+	s.mu.Lock()
+	s.unfinished = left
+	s.mu.Unlock()
+}
+
+func (s *Slots) findMade(ctx context.Context, rec *seatRecord) (done bool, err error) {
+	mod, err := s.m.node.module(rec.Module)
+	if err != nil {
+		return false, err
+	}
+	info, err := mod.Info(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range info.Tokens {
+		if t.Initialized && t.CodeSet && t.Label == rec.Slot {
+			rec.Serial = t.Serial
+			s.mu.Lock()
+			s.seats[rec.Slot] = &seat{rec: *rec, state: cluster.Down, reason: waitingReason(*rec), since: time.Now()}
+			s.mu.Unlock()
+			return true, s.save(*rec)
+		}
+	}
+	return true, s.m.node.store.drop(bucketSeats, rec.Slot) // it was never made
+}
+
+// openStored opens a seat with what the node has stored, if there is something and it was not refused.
+func (s *Slots) openStored(ctx context.Context, t *seat) {
+	s.mu.Lock()
+	rec, open, refused := t.rec, t.open, t.refused
+	s.mu.Unlock()
+	if open || refused || rec.Code == nil && rec.Pending == nil {
+		return
+	}
+	for _, sealed := range [][]byte{rec.Pending, rec.Code} { // a pending code is the newer one
+		if sealed == nil {
+			continue
+		}
+		code, err := s.unsealCode(&rec, sealed)
+		if err == nil {
+			err = s.login(ctx, t, code, s.m.self().String(), false)
+			clear(code)
+		}
+		switch {
+		case err == nil:
+			s.settle(t, sealed)
+			return
+		case !errors.Is(err, hsm.WrongCode):
+			s.m.log.Error("slot does not open", "slot", rec.Slot, "error", err)
+			return // the module may come back: try again later
+		}
+	}
+	s.unsettled(t)
+}
+
+// settle records which of two codes turned out to be right.
+func (s *Slots) settle(t *seat, right []byte) {
+	s.mu.Lock()
+	clean := t.rec.Pending == nil && !t.rec.Leaving
+	s.mu.Unlock()
+	if clean {
+		return
+	}
+	if err := s.update(t, func() {
+		t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Leaving, t.rec.Told = right, nil, cluster.Generated, false, false
+	}); err != nil {
+		s.m.log.Error("a slot's record cannot be stored", "error", err)
+	}
+}
+
+// unsettled records that no stored code is right.
+func (s *Slots) unsettled(t *seat) {
+	err := s.update(t, func() {
+		switch {
+		case t.rec.Leaving || t.rec.Mode == cluster.Manual:
+			// The node stopped while people took the code over, or before a generated one was set.
+			t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Leaving, t.rec.Told = nil, nil, cluster.Manual, false, false
+			t.state, t.reason = cluster.Down, waitingReason(t.rec)
+		default:
+			t.refused = true
+			t.state, t.reason = cluster.Down, "the token refuses the stored code: another program has changed it. Enter the code as it is now, by switching the slot to manual mode"
+		}
+	})
+	if err != nil {
+		s.m.log.Error("a slot's record cannot be stored", "error", err)
+	}
+	s.nudge()
+}
+
+// report tells the cluster what it does not know yet of a seat.
+func (s *Slots) report(ctx context.Context, t *seat) {
+	s.mu.Lock()
+	rec, state, reason := t.rec, t.state, t.reason
+	s.mu.Unlock()
+	known, ok := s.m.State().Slots[rec.Slot].Seats[s.m.Name()]
+	var err error
+	switch {
+	case !rec.Told || !ok:
+		err = s.tell(ctx, t)
+	case known.State != state || known.Reason != reason || rec.Receiver != "" && known.Receiver != rec.Receiver:
+		_, err = s.m.Cluster.Apply(ctx, &cluster.ReportSeat{Slot: rec.Slot, State: state, Reason: reason, Receiver: rec.Receiver}, s.m.self())
+	}
+	if err != nil {
+		s.m.log.Warn("the cluster does not know the state of a slot yet", "slot", rec.Slot, "error", err)
+	}
+}

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/keyferry/keyferry/cluster"
+	"go.etcd.io/bbolt"
+)
+
+// acts records what people and nodes do with an HSM: authorized and written to the audit trail before it
+// runs, and its result after.
+type acts struct{ m *Member }
+
+// An act is one such deed. Its name and object are what the audit log shows.
+type act struct {
+	actor      cluster.Actor
+	permission cluster.Permission
+	name       string // "slot.activate"
+	object     string // "slot/payments"
+	detail     string
+}
+
+// A refusal is an error that means: nothing was done, because it may not or cannot be. It is recorded
+// as such; all other errors count as failures.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
+// do runs f between the two records of an act. Without the first there is no act.
+func (a *acts) do(ctx context.Context, act act, f func() error) error {
+	id := cluster.NewID()
+	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Detail: line(act.detail), Permission: act.permission}
+	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); err != nil {
+		return fmt.Errorf("nothing was done: %w", err)
+	}
+	err := f()
+	a.end(id, act.actor, err)
+	return err
+}
+
+// end records how an act ended. A record that cannot be made now waits in the outbox.
+func (a *acts) end(id string, actor cluster.Actor, err error) {
+	end := cluster.EndAct{ID: id, Result: resultOf(err)}
+	if err != nil {
+		end.Detail = line(err.Error())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := a.m.Cluster.Apply(ctx, &end, actor); err != nil && !errors.Is(err, cluster.NotFound) {
+		a.keep(waiting{End: &end, Actor: actor})
+	}
+}
+
+func resultOf(err error) string {
+	if err == nil {
+		return cluster.Done
+	}
+	if _, ok := errors.AsType[refusal](err); ok {
+		return cluster.Refused
+	}
+	return cluster.Failed
+}
+
+// doLocally is do for what a node must be able to do without a quorum, such as opening a slot. Where
+// nothing can be replicated, the act is authorized by the state that this node has, and recorded in the
+// outbox before it runs.
+func (a *acts) doLocally(ctx context.Context, act act, f func() error) error {
+	if a.m.Cluster.Status().Quorum {
+		return a.do(ctx, act, f)
+	}
+	if err := cluster.Authorize(a.m.State(), act.actor, a.m.Name(), act.permission); err != nil {
+		return err
+	}
+	began := time.Now().UTC().Format(time.RFC3339)
+	id := cluster.NewID()
+	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Permission: act.permission,
+		Detail: line("begun at " + began + " without a quorum; " + act.detail)}
+	if err := a.keep(waiting{Begin: begin, Actor: act.actor}); err != nil {
+		return fmt.Errorf("nothing was done, because it could not be recorded: %w", err)
+	}
+	err := f()
+	end := &cluster.EndAct{ID: id, Result: resultOf(err)}
+	if err != nil {
+		end.Detail = line(err.Error())
+	}
+	a.keep(waiting{End: end, Actor: act.actor})
+	return err
+}
+
+// waiting is a record that waits for a quorum.
+type waiting struct {
+	Begin *cluster.BeginAct
+	End   *cluster.EndAct
+	Actor cluster.Actor
+}
+
+// keep puts a record into the outbox. Keys are sequence numbers, so that the order stays.
+func (a *acts) keep(w waiting) error {
+	var seq uint64
+	err := a.m.node.store.db.Update(func(tx *bbolt.Tx) (err error) {
+		seq, err = tx.Bucket(bucketOutbox).NextSequence()
+		return err
+	})
+	if err == nil {
+		err = a.m.node.store.put(bucketOutbox, outboxKey(seq), w)
+	}
+	if err != nil {
+		a.m.log.Error("an act cannot be recorded", "error", err)
+	}
+	return err
+}
+
+func outboxKey(seq uint64) string {
+	s := strconv.FormatUint(seq, 10)
+	return "00000000000000000000"[len(s):] + s
+}
+
+// flush replicates what waits in the outbox whenever there is a quorum, and ends acts of this node that
+// a crash left open.
+func (a *acts) flush(ctx context.Context) {
+	a.closeInterrupted(ctx)
+	for {
+		if a.m.Cluster.Status().Quorum {
+			if err := a.flushOnce(ctx); err != nil {
+				a.m.log.Warn("audit entries wait for the cluster", "error", err)
+			}
+		}
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *acts) flushOnce(ctx context.Context) error {
+	type entry struct {
+		key string
+		w   waiting
+	}
+	var entries []entry
+	err := a.m.node.store.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketOutbox).ForEach(func(k, _ []byte) error {
+			entries = append(entries, entry{key: string(k)})
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.w, err = get[waiting](a.m.node.store, bucketOutbox, e.key); err != nil {
+			return err
+		}
+		var cmd cluster.Command = e.w.End
+		if e.w.Begin != nil {
+			cmd = e.w.Begin
+		}
+		_, err := a.m.Cluster.Apply(ctx, cmd, e.w.Actor)
+		switch {
+		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound), errors.Is(err, cluster.Denied):
+			// recorded now, or before, or refused by the trail, which has recorded that
+		default:
+			return err
+		}
+		if err := a.m.node.store.drop(bucketOutbox, e.key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeInterrupted ends the acts that this node had begun when it stopped.
+func (a *acts) closeInterrupted(ctx context.Context) {
+	began := time.Now()
+	for {
+		s, changed := a.m.Cluster.Watch()
+		ready := a.m.Cluster.Status().Quorum && s.Cluster.ID != ""
+		open := 0
+		for id, act := range s.Acts {
+			if act.Node != a.m.Name() || !act.Started.Before(began) {
+				continue
+			}
+			open++
+			end := &cluster.EndAct{ID: id, Result: cluster.Failed, Detail: "the node stopped before this ended; see the entries after it for what became of it"}
+			if ready {
+				a.m.Cluster.Apply(ctx, end, a.m.self())
+			}
+		}
+		if ready && open == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// line makes a text fit for one line of the audit trail.
+func line(s string) string {
+	const most = 480
+	out := make([]rune, 0, len(s))
+	size := 0
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			r = ' '
+		}
+		if size += utf8.RuneLen(r); size > most {
+			return string(out) + "…"
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}

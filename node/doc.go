@@ -1,0 +1,12 @@
+// Package node is what one appliance does: it holds modules and tokens, opens slots, proves who it is,
+// tells the cluster which keys it has, and exchanges key synchronization packages with other nodes.
+// It knows no HTTP pages, no PKCS#11 constants and no wire format; it is where the rules are, so that
+// pages, JSON API and command line say and do the same.
+//
+// A Node is the machine with its HSM. It becomes a Member when it founds a cluster or joins one.
+//
+// Reading order: node.go, store.go, seal.go; found.go, identity.go, certificates.go, heldkey.go, join.go,
+// member.go, acts.go, peers.go; then what a member does: slots.go, codes.go, activate.go, inventory.go,
+// coverage.go, build.go, stage.go, preview.go, import.go, journal.go, resume.go, receipts.go, apps.go,
+// accounts.go, jobs.go.
+package node

@@ -1,0 +1,194 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+)
+
+// Founded is what the person at the console needs after a cluster was founded.
+type Founded struct {
+	Cluster     string `json:"cluster"`
+	Node        string `json:"node"`
+	WebURL      string `json:"webconf"`
+	Fingerprint string `json:"fingerprint"` // of the TLS certificate that the browser will show
+	Code        string `json:"code"`        // one-time code of the first administrator
+}
+
+// Found makes this node the first of a new cluster: owner key and certificate, the node's identity, its
+// TLS certificate, and the replicated state with one member. It can be repeated after an interruption.
+func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Founded, error) {
+	if _, err := n.Member(); err == nil {
+		return Founded{}, fmt.Errorf("node %s is in a cluster already", n.cfg.Name)
+	}
+	rec, err := get[identityRecord](n.store, bucketIdentity, single)
+	if err != nil && !errors.Is(err, errAbsent) {
+		return Founded{}, err
+	}
+	if rec.Owner != nil && !rec.HoldsOwner {
+		return Founded{}, fmt.Errorf("node %s has begun to join the cluster %q; finish that, or clear its data directory", n.cfg.Name, rec.ClusterName)
+	}
+	admin, err := n.openAdmin(ctx, &rec)
+	if err != nil {
+		return Founded{}, err
+	}
+	if err := n.makeOwner(ctx, admin, &rec, name); err != nil {
+		return Founded{}, err
+	}
+	if err := n.software(&rec); err != nil {
+		return Founded{}, err
+	}
+	if err := n.enter(ctx, rec, true); err != nil {
+		return Founded{}, err
+	}
+	m, err := n.Member()
+	if err != nil {
+		return Founded{}, err
+	}
+	if err := m.createCluster(ctx, actor, rec); err != nil {
+		return Founded{}, err
+	}
+	code, err := m.Accounts.NewFirstCode()
+	if err != nil {
+		return Founded{}, err
+	}
+	f, err := m.Fingerprint()
+	return Founded{rec.ClusterName, n.cfg.Name, n.cfg.WebURL, f, code}, err
+}
+
+// makeOwner makes the owner key with its certificate, and the node's identity under it, as far as they
+// are not there.
+func (n *Node) makeOwner(ctx context.Context, admin *hsm.Token, rec *identityRecord, name string) error {
+	pok, err := ensureKey(ctx, admin, idOwner, "P-521", hsm.UseSign)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if rec.Owner == nil {
+		rec.Cluster, rec.ClusterName, rec.HoldsOwner = cluster.NewID(), name, true
+		if rec.Owner, err = ownerCertificate(name, pok, now); err != nil {
+			return fmt.Errorf("owner certificate: %w", err)
+		}
+		if err := n.saveIdentity(rec); err != nil {
+			return err
+		}
+	}
+	if rec.Identity != nil {
+		return nil
+	}
+	poc, err := x509.ParseCertificate(rec.Owner)
+	if err != nil {
+		return err
+	}
+	request, err := n.requestIdentity(ctx, admin)
+	if err != nil {
+		return err
+	}
+	parsed, err := parseRequest(request)
+	if err != nil {
+		return err
+	}
+	if rec.Identity, err = identityCertificate(parsed, poc, pok, now); err != nil {
+		return fmt.Errorf("identity certificate: %w", err)
+	}
+	return n.saveIdentity(rec)
+}
+
+// requestIdentity makes the identity key and asks for a certificate for it.
+func (n *Node) requestIdentity(ctx context.Context, admin *hsm.Token) ([]byte, error) {
+	pik, err := ensureKey(ctx, admin, idIdentity, "P-521", hsm.UseSign)
+	if err != nil {
+		return nil, err
+	}
+	return identityRequest(n.cfg.Name, admin.Serial, pik)
+}
+
+// createCluster puts the first command into the log of a new cluster.
+func (m *Member) createCluster(ctx context.Context, actor cluster.Actor, rec identityRecord) error {
+	if m.State().Cluster.ID == "" {
+		cmd := &cluster.CreateCluster{ID: rec.Cluster, Name: rec.ClusterName, Owner: rec.Owner,
+			Node: m.node.self(rec, cluster.KeyHash(m.Identity.pic))}
+		if _, err := m.Cluster.Apply(ctx, cmd, actor); err != nil {
+			return err
+		}
+	}
+	return m.Identity.complete()
+}
+
+// complete records that the node is a member for good.
+func (id *Identity) complete() error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.rec.Complete = true
+	return id.node.saveIdentity(&id.rec)
+}
+
+// firstCodeLife is how long the one-time code of the first administrator is good, and firstCodeTries how
+// often it may be mistyped.
+const (
+	firstCodeLife  = 24 * time.Hour
+	firstCodeTries = 5
+)
+
+// A firstCode is the one-time code of the first administrator, as a hash: it has 100 random bits.
+type firstCode struct {
+	Hash    string
+	Expires time.Time
+	Tries   int
+}
+
+// NewFirstCode makes a one-time code with which the first administrator can make an account. There is
+// none any more once there is an account.
+func (a *Accounts) NewFirstCode() (string, error) {
+	if len(a.m.State().Accounts) > 0 {
+		return "", errors.New("there is an administrator already, so there is no code for the first one")
+	}
+	code, hash := cluster.NewJoinCode()
+	return code, a.m.node.store.put(bucketStart, single, firstCode{Hash: hash, Expires: time.Now().Add(firstCodeLife)})
+}
+
+// ErrFirstCode says that the one-time code was not accepted.
+var ErrFirstCode = errors.New("that is not the one-time code, or it has been used, has expired or was mistyped too often; \"keyferry first-code\" on the node's console gives a new one")
+
+// checkFirstCode counts a try and compares.
+func (a *Accounts) checkFirstCode(typed string) error {
+	s := a.m.node.store
+	c, err := get[firstCode](s, bucketStart, single)
+	if err != nil || c.Tries >= firstCodeTries || time.Now().After(c.Expires) {
+		return ErrFirstCode
+	}
+	c.Tries++
+	if err := s.put(bucketStart, single, c); err != nil {
+		return err
+	}
+	hash, err := cluster.HashCode(typed)
+	if err != nil || subtle.ConstantTimeCompare([]byte(hash), []byte(c.Hash)) != 1 {
+		return ErrFirstCode
+	}
+	return nil
+}
+
+// newCode makes a generated code of n characters from an alphabet of 32: 5 bits each.
+func newCode(n int) []byte {
+	const alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+	b := make([]byte, n)
+	rand.Read(b)
+	for i := range b {
+		b[i] = alphabet[b[i]&31]
+	}
+	return b
+}
+
+func digestHex(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

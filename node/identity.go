@@ -1,0 +1,367 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hpke"
+	"crypto/mlkem"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+)
+
+// adminLabel is the label of the admin token.
+const adminLabel = "keyferry-admin"
+
+// An identityRecord is what a node stores of who it is. It grows step by step while a node founds or
+// joins a cluster, so that an interrupted start can be repeated.
+type identityRecord struct {
+	Cluster     string // id
+	ClusterName string
+	Module      string         // of the admin token
+	Serial      string         // of the admin token
+	Code        []byte         // of the admin token, sealed; stored before the token is made
+	Owner       []byte         // owner certificate (POC), DER
+	HoldsOwner  bool           // the owner key is on this node's admin token
+	Identity    []byte         // identity certificate (PIC), DER
+	MLKEM       []byte         // seed of the post-quantum half of the sealing key, sealed
+	Members     []cluster.Node // whom this node was told of when it joined
+	LeafKey     []byte         // software key for TLS (PKCS #8), sealed
+	Leaf        []byte         // its certificate, DER
+	Complete    bool           // the node is a member
+}
+
+const (
+	sealedCode  = "admin token code"
+	sealedMLKEM = "ML-KEM seed"
+	sealedLeaf  = "TLS key"
+)
+
+// Identity is who the node is: its keys on the admin token and the certificates for them.
+type Identity struct {
+	node *Node
+	poc  *x509.Certificate
+
+	mu    sync.Mutex
+	rec   identityRecord
+	pic   *x509.Certificate
+	pik   *heldKey // nil while the admin token is closed
+	pok   *heldKey // only where the record says HoldsOwner
+	seal  hpke.PrivateKey
+	leaf  *tls.Certificate
+	admin *hsm.Token
+
+	refused error // the stored code was refused; it is not tried again
+}
+
+// errAdminClosed says that what needs the node's identity key cannot be done now.
+var errAdminClosed = errors.New("the admin token of this node is not open, so the node cannot sign: see HSM overview")
+
+// openAdmin logs in to the admin token, making it where there is none yet, and returns the record as it
+// is then.
+func (n *Node) openAdmin(ctx context.Context, rec *identityRecord) (*hsm.Token, error) {
+	if rec.Code == nil {
+		m, err := n.adminModule()
+		if err != nil {
+			return nil, err
+		}
+		rec.Module = m.Name()
+		if rec.Code, err = n.sealer.Seal(sealedCode, newCode(maxGenerated)); err != nil {
+			return nil, err
+		}
+		if err := n.saveIdentity(rec); err != nil {
+			return nil, err
+		}
+	}
+	m, err := n.module(rec.Module)
+	if err != nil {
+		return nil, err
+	}
+	code, err := n.sealer.Open(sealedCode, rec.Code)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(code)
+	if rec.Serial == "" {
+		if rec.Serial, err = n.makeAdmin(ctx, m, code); err != nil {
+			return nil, err
+		}
+		if err := n.saveIdentity(rec); err != nil {
+			return nil, err
+		}
+	}
+	t := m.Token(rec.Serial)
+	if err := t.Login(ctx, code, false); err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
+	}
+	return t, nil
+}
+
+// makeAdmin initializes the admin token, or finds the one that an interrupted start has made with this
+// code.
+func (n *Node) makeAdmin(ctx context.Context, m *hsm.Module, code []byte) (serial string, err error) {
+	info, err := m.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, t := range info.Tokens {
+		if t.Initialized && t.Label == adminLabel {
+			if err := m.Token(t.Serial).Login(ctx, code, false); err != nil {
+				return "", fmt.Errorf("module %s has a token %q already that this node did not make: remove it, or give the node another module", m.Name(), adminLabel)
+			}
+			return t.Serial, nil
+		}
+	}
+	made, err := m.InitToken(ctx, adminLabel, newCode(maxGenerated), append([]byte(nil), code...))
+	return made.Serial, err
+}
+
+func (n *Node) saveIdentity(rec *identityRecord) error { return n.store.put(bucketIdentity, single, rec) }
+
+// software makes the keys that are not in the HSM: the post-quantum half of the sealing key and the
+// TLS key.
+func (n *Node) software(rec *identityRecord) error {
+	if rec.MLKEM == nil {
+		k, err := mlkem.GenerateKey1024()
+		if err != nil {
+			return err
+		}
+		if rec.MLKEM, err = n.sealer.Seal(sealedMLKEM, k.Bytes()); err != nil {
+			return err
+		}
+	}
+	if rec.LeafKey == nil {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			return err
+		}
+		if rec.LeafKey, err = n.sealer.Seal(sealedLeaf, der); err != nil {
+			return err
+		}
+	}
+	return n.saveIdentity(rec)
+}
+
+// newIdentity reads a record. It needs no HSM, so that a node whose HSM is down still takes part.
+func newIdentity(n *Node, rec identityRecord) (*Identity, error) {
+	id := &Identity{node: n, rec: rec}
+	var err error
+	if id.poc, err = x509.ParseCertificate(rec.Owner); err != nil {
+		return nil, fmt.Errorf("stored owner certificate: %w", err)
+	}
+	if id.pic, err = x509.ParseCertificate(rec.Identity); err != nil {
+		return nil, fmt.Errorf("stored identity certificate: %w", err)
+	}
+	if rec.Leaf != nil {
+		if err := id.useLeaf(rec.Leaf); err != nil {
+			return nil, err
+		}
+	}
+	return id, nil
+}
+
+func (id *Identity) useLeaf(der []byte) error {
+	plain, err := id.node.sealer.Open(sealedLeaf, id.rec.LeafKey)
+	if err != nil {
+		return err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(plain)
+	clear(plain)
+	if err != nil {
+		return fmt.Errorf("stored TLS key: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("stored TLS certificate: %w", err)
+	}
+	id.leaf = &tls.Certificate{Certificate: [][]byte{der, id.pic.Raw}, PrivateKey: key, Leaf: leaf}
+	return nil
+}
+
+// open logs in to the admin token and finds the keys there.
+func (id *Identity) open(ctx context.Context) error {
+	id.mu.Lock()
+	rec, refused := id.rec, id.refused
+	id.mu.Unlock()
+	if refused != nil {
+		return refused
+	}
+	admin, err := id.node.openAdmin(ctx, &rec)
+	if errors.Is(err, hsm.WrongCode) || errors.Is(err, hsm.CodeLocked) {
+		id.mu.Lock()
+		id.refused = err
+		id.mu.Unlock()
+	}
+	if err != nil {
+		return err
+	}
+	pik, err := ensureKey(ctx, admin, idIdentity, "P-521", hsm.UseSign)
+	if err != nil {
+		return err
+	}
+	if !id.pic.PublicKey.(*ecdsa.PublicKey).Equal(pik.Public()) {
+		return fmt.Errorf("the identity key on admin token %s is not the one that the identity certificate is for", admin.Serial)
+	}
+	var pok *heldKey
+	if rec.HoldsOwner {
+		if pok, err = ensureKey(ctx, admin, idOwner, "P-521", hsm.UseSign); err != nil {
+			return err
+		}
+	}
+	seal, err := id.sealingKey(ctx, admin, rec)
+	if err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.admin, id.pik, id.pok, id.seal = admin, pik, pok, seal
+	return nil
+}
+
+// sealingKey joins the two halves of the key that packages for this node are sealed to: P-384 on the
+// admin token, ML-KEM-1024 in the store.
+func (id *Identity) sealingKey(ctx context.Context, admin *hsm.Token, rec identityRecord) (hpke.PrivateKey, error) {
+	k, err := ensureKey(ctx, admin, idSeal, "P-384", hsm.UseDerive)
+	if err != nil {
+		return nil, err
+	}
+	ec, err := k.exchanger()
+	if err != nil {
+		return nil, err
+	}
+	seed, err := id.node.sealer.Open(sealedMLKEM, rec.MLKEM)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(seed)
+	pq, err := mlkem.NewDecapsulationKey1024(seed)
+	if err != nil {
+		return nil, err
+	}
+	return hpke.NewHybridPrivateKey(pq, ec)
+}
+
+// signer is the identity key.
+func (id *Identity) signer() (crypto.Signer, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.pik == nil {
+		return nil, errAdminClosed
+	}
+	return id.pik, nil
+}
+
+// sealing is the key that packages for this node are sealed to.
+func (id *Identity) sealing() (hpke.PrivateKey, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.seal == nil {
+		return nil, errAdminClosed
+	}
+	return id.seal, nil
+}
+
+// Certificate is what the node shows on TLS connections: its leaf, then its identity certificate.
+func (id *Identity) Certificate() (*tls.Certificate, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.leaf == nil {
+		return nil, errors.New("this node has no TLS certificate yet")
+	}
+	return id.leaf, nil
+}
+
+// Owner is the cluster's owner certificate.
+func (id *Identity) Owner() *x509.Certificate { return id.poc }
+
+// HoldsOwner tells whether this node can sign identities.
+func (id *Identity) HoldsOwner() bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.rec.HoldsOwner
+}
+
+// Refused is why the admin token does not take its stored code, nil when it does.
+func (id *Identity) Refused() error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.refused
+}
+
+// Open tells whether the admin token is open.
+func (id *Identity) Open() bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.pik != nil
+}
+
+// renewLeaf makes a new TLS certificate when the present one ends soon or names other hosts.
+func (id *Identity) renewLeaf(now time.Time) error {
+	id.mu.Lock()
+	pik, leaf, rec := id.pik, id.leaf, id.rec
+	id.mu.Unlock()
+	hosts := id.node.hosts()
+	if leaf != nil && now.Before(leaf.Leaf.NotAfter.Add(-leafRenew)) && sameHosts(leaf.Leaf, hosts) {
+		return nil
+	}
+	if pik == nil {
+		return errAdminClosed
+	}
+	plain, err := id.node.sealer.Open(sealedLeaf, rec.LeafKey)
+	if err != nil {
+		return err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(plain)
+	clear(plain)
+	if err != nil {
+		return err
+	}
+	der, err := leafCertificate(rec.Cluster, id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), id.pic, pik, now)
+	if err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.rec.Leaf = der
+	if err := id.node.saveIdentity(&id.rec); err != nil {
+		return err
+	}
+	return id.useLeaf(der)
+}
+
+func sameHosts(c *x509.Certificate, hosts []string) bool {
+	for _, h := range hosts {
+		if c.VerifyHostname(h) != nil {
+			return false
+		}
+	}
+	return len(c.DNSNames)+len(c.IPAddresses) == len(hosts)
+}
+
+// certify makes an identity certificate with the owner key.
+func (id *Identity) certify(request []byte, now time.Time) ([]byte, error) {
+	id.mu.Lock()
+	pok := id.pok
+	id.mu.Unlock()
+	if pok == nil {
+		return nil, errAdminClosed
+	}
+	r, err := parseRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	return identityCertificate(r, id.poc, pok, now)
+}

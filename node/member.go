@@ -1,0 +1,259 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+)
+
+// Member is a node's part in a cluster: what it knows of the others, and what can be asked of it.
+type Member struct {
+	Cluster  *cluster.Cluster
+	Identity *Identity
+	Peers    *Peers
+	Slots    *Slots
+	Keys     *Keys
+	Sync     *Sync
+	Apps     *Apps
+	Accounts *Accounts
+	Jobs     *Jobs
+
+	node  *Node
+	log   *slog.Logger
+	link  *cluster.Link
+	acts  *acts
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+}
+
+// enter makes the node a member by its record. With bootstrap it begins the log of a new cluster.
+func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) error {
+	id, err := newIdentity(n, rec)
+	if err != nil {
+		return err
+	}
+	// Without its HSM a node still takes part, with the TLS certificate it has.
+	if err := id.open(ctx); err != nil {
+		if id.leaf == nil {
+			return err
+		}
+		n.log.Error("the admin token does not open; this node goes on without signing", "error", err)
+	}
+	if err := id.renewLeaf(time.Now()); err != nil && id.leaf == nil {
+		return err
+	}
+	m := &Member{Identity: id, node: n, log: n.log}
+	if err := m.connect(rec, bootstrap); err != nil {
+		return err
+	}
+	m.acts = &acts{m: m}
+	m.Jobs = newJobs(m)
+	m.Slots = newSlots(m)
+	m.Keys = newKeys(m)
+	m.Apps = &Apps{m: m}
+	m.Sync = newSync(m)
+	m.Accounts = newAccounts(m)
+	if rec.Complete {
+		if err := n.saveIdentity(&rec); err != nil {
+			m.link.Close()
+			return err
+		}
+	}
+	m.run()
+	n.mu.Lock()
+	n.member = m
+	close(n.joined)
+	n.mu.Unlock()
+	return nil
+}
+
+// connect opens the link and the replicated state.
+func (m *Member) connect(rec identityRecord, bootstrap bool) (err error) {
+	n := m.node
+	if m.Cluster, err = cluster.Open(cluster.Config{Dir: n.clusterDir(), Log: n.log.With("part", "cluster")}); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			m.Cluster.Close()
+		}
+	}()
+	m.link, err = cluster.NewLink(cluster.LinkConfig{
+		Cluster: rec.Cluster, Node: n.cfg.Name, Owner: m.Identity.poc, Certificate: m.Identity.Certificate,
+		Address: m.address, Admit: m.admits, Log: n.log.With("part", "link"),
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", n.cfg.PeerListen)
+	if err != nil {
+		m.link.Close()
+		return fmt.Errorf("listening for other nodes on %s: %w", n.cfg.PeerListen, err)
+	}
+	m.Peers = newPeers(m)
+	peers := http.NewServeMux()
+	peers.Handle("/cluster/", m.Cluster.Handler())
+	peers.Handle("/node/", m.Peers.handler())
+	m.tasks.Go(func() {
+		if err := m.link.Serve(ln, peers, m.joins()); err != nil {
+			n.log.Error("the listener for other nodes ended", "error", err)
+		}
+	})
+	return m.Cluster.Start(cluster.Network{Node: n.cfg.Name, Transport: m.link.Transport(), Forward: m.link}, bootstrap)
+}
+
+// known finds a node in the replicated state or, before this node has that, among the members that it
+// was told of when it joined.
+func (m *Member) known(name string) (cluster.Node, error) {
+	s := m.State()
+	if s.Cluster.ID != "" {
+		if n, ok := s.Nodes[name]; ok {
+			return n, nil
+		}
+		return cluster.Node{}, fmt.Errorf("there is no node %q in this cluster", name)
+	}
+	m.Identity.mu.Lock()
+	defer m.Identity.mu.Unlock()
+	for _, n := range m.Identity.rec.Members {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return cluster.Node{}, fmt.Errorf("there is no node %q in this cluster", name)
+}
+
+func (m *Member) address(name string) (string, error) {
+	n, err := m.known(name)
+	return n.PeerAddress, err
+}
+
+func (m *Member) admits(name string, identity *x509.Certificate) error {
+	if s := m.State(); s.Cluster.ID != "" {
+		return s.Admits(name, identity)
+	}
+	n, err := m.known(name)
+	if err == nil && n.Key != cluster.KeyHash(identity) {
+		err = fmt.Errorf("the identity key is not the one that node %q is known by", name)
+	}
+	return err
+}
+
+// State is the replicated state as this node knows it.
+func (m *Member) State() *cluster.State { return m.Cluster.State() }
+
+// Name is the node's name.
+func (m *Member) Name() string { return m.node.cfg.Name }
+
+// Node is the appliance.
+func (m *Member) Node() *Node { return m.node }
+
+// self is the daemon acting by itself.
+func (m *Member) self() cluster.Actor { return cluster.Actor{Kind: cluster.ByNode, Name: m.Name()} }
+
+// run starts what goes on by itself.
+func (m *Member) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	for _, loop := range []func(context.Context){
+		m.connectLoop,    // joining: tells the cluster how far this node has come
+		m.maintain,       // admin token, TLS certificate
+		m.Peers.watch,    // who answers
+		m.Slots.activate, // generated slots
+		m.Keys.watch,     // which keys are there
+		m.Sync.resume,    // imports that were interrupted
+		m.acts.flush,     // audit entries from a time without quorum
+	} {
+		m.tasks.Go(func() { loop(ctx) })
+	}
+}
+
+// close ends the member: first its own work, then the connections, then the state.
+func (m *Member) close() {
+	m.stop()
+	m.Jobs.close()
+	m.Cluster.Close() // a leader hands over while the link is still there
+	m.link.Close()
+	m.tasks.Wait()
+}
+
+// connectLoop tells the cluster that this node runs, and that it has caught up, until the cluster knows.
+func (m *Member) connectLoop(ctx context.Context) {
+	for {
+		s, changed := m.Cluster.Watch()
+		if n, ok := s.Nodes[m.Name()]; ok {
+			if n.Status == cluster.Connected && m.toldSelf(ctx, n) {
+				return
+			}
+			if n.Status != cluster.Connected {
+				if _, err := m.Cluster.Apply(ctx, &cluster.ConnectNode{Status: cluster.Connected}, m.self()); err != nil {
+					m.log.Info("the cluster does not know yet that this node is ready", "error", err)
+				}
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// toldSelf brings the cluster's record of this node up to date: addresses and version may have changed
+// with the configuration or the program.
+func (m *Member) toldSelf(ctx context.Context, known cluster.Node) bool {
+	m.Identity.mu.Lock()
+	want := m.node.self(m.Identity.rec, known.Key)
+	m.Identity.mu.Unlock()
+	want.Status, want.Joined, want.Identity = known.Status, known.Joined, known.Identity
+	if equalNodes(want, known) {
+		return true
+	}
+	_, err := m.Cluster.Apply(ctx, &cluster.SetNode{Node: want}, m.self())
+	return err == nil
+}
+
+func equalNodes(a, b cluster.Node) bool {
+	a.Identity, b.Identity = nil, nil // compared by Key
+	return a.Name == b.Name && a.Serial == b.Serial && a.PeerAddress == b.PeerAddress && a.WebURL == b.WebURL &&
+		a.Version == b.Version && a.Protocol == b.Protocol && a.Key == b.Key
+}
+
+// maintain keeps the admin token open, the TLS certificate fresh, and the modules tested.
+func (m *Member) maintain(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		if !m.Identity.Open() {
+			if err := m.Identity.open(ctx); err != nil {
+				m.log.Error("the admin token does not open", "error", err)
+			}
+		}
+		if err := m.Identity.renewLeaf(time.Now()); err != nil && !errors.Is(err, errAdminClosed) {
+			m.log.Error("the TLS certificate was not renewed", "error", err)
+		}
+		m.selfTest(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}

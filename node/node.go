@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+)
+
+// Config says what a node is made of.
+type Config struct {
+	Name    string // of the node, in the cluster
+	Dir     string // of its data
+	Version string // of the program
+
+	PeerListen  string // host:port where other nodes connect
+	PeerAddress string // host:port under which they reach it
+	WebURL      string // https URL of its WebConf
+
+	Modules     []ModuleConfig
+	AdminModule string // which module holds the admin token; the first one when empty
+	RestartDir  string // commands that restart applications
+
+	Command []string // how HSM workers are started; see hsm.Config
+	Log     *slog.Logger
+
+	// Fault stands around steps that change something, when it is set: tests end the process there.
+	Fault func(step string)
+}
+
+// ModuleConfig is one PKCS#11 module of the node.
+type ModuleConfig struct {
+	Name     string
+	Path     string
+	Env      map[string]string
+	InitArgs string
+}
+
+// Node is one appliance with its HSM.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store
+	sealer  sealer
+	modules []*hsm.Module // in the order of the configuration
+
+	mu      sync.Mutex
+	member  *Member
+	joined  chan struct{} // closed when there is a member
+	healths map[string]ModuleHealth
+	onEvent func(module string, e hsm.Event)
+}
+
+// ModuleHealth is whether a module runs.
+type ModuleHealth struct {
+	Up    bool
+	Err   error // why not
+	Since time.Time
+}
+
+// ErrNotMember says that the node belongs to no cluster yet.
+var ErrNotMember = errors.New("this node is not in a cluster yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other")
+
+// Open starts the node's modules and, where it belongs to a cluster already, its part in that.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Fault == nil {
+		cfg.Fault = func(string) {}
+	}
+	if len(cfg.Modules) == 0 {
+		return nil, errors.New("the configuration names no PKCS#11 module")
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "packages"), 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	s, err := openStore(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := newFileSealer(cfg.Dir)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, store: s, sealer: sealer, joined: make(chan struct{}), healths: map[string]ModuleHealth{}}
+	for _, m := range cfg.Modules {
+		n.healths[m.Name] = ModuleHealth{Since: time.Now()}
+		n.modules = append(n.modules, hsm.Start(hsm.Config{
+			Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs, Command: cfg.Command,
+			Lock: filepath.Join(cfg.Dir, "module-"+m.Name+".lock"), Log: cfg.Log,
+			Changed: func(e hsm.Event) { n.moduleChanged(m.Name, e) },
+		}))
+	}
+	rec, err := get[identityRecord](s, bucketIdentity, single)
+	if errors.Is(err, errAbsent) || err == nil && !rec.Complete {
+		n.log.Info("this node is new", "next", "keyferry init, or keyferry join")
+		return n, nil
+	}
+	if err == nil {
+		err = n.enter(ctx, rec, false)
+	}
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Close ends everything, in the reverse order of its start: first what makes new work, then the
+// cluster, then the modules, last the store that they all write to.
+func (n *Node) Close() {
+	n.mu.Lock()
+	m := n.member
+	n.mu.Unlock()
+	if m != nil {
+		m.close()
+	}
+	for _, mod := range n.modules {
+		mod.Close()
+	}
+	n.store.close()
+}
+
+// Name is the node's name.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// Version is the program's version.
+func (n *Node) Version() string { return n.cfg.Version }
+
+// Member returns the node's part in a cluster, or ErrNotMember.
+func (n *Node) Member() (*Member, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.member == nil {
+		return nil, ErrNotMember
+	}
+	return n.member, nil
+}
+
+// Joined is closed once Member returns one.
+func (n *Node) Joined() <-chan struct{} { return n.joined }
+
+// module finds a module by name.
+func (n *Node) module(name string) (*hsm.Module, error) {
+	i := slices.IndexFunc(n.modules, func(m *hsm.Module) bool { return m.Name() == name })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no PKCS#11 module %q in the configuration of node %s", name, n.cfg.Name)
+	}
+	return n.modules[i], nil
+}
+
+func (n *Node) adminModule() (*hsm.Module, error) {
+	if n.cfg.AdminModule == "" {
+		return n.modules[0], nil
+	}
+	return n.module(n.cfg.AdminModule)
+}
+
+// moduleChanged keeps track of which modules run. It is called by the module and must not call it.
+func (n *Node) moduleChanged(name string, e hsm.Event) {
+	n.mu.Lock()
+	if e.Serial == "" {
+		n.healths[name] = ModuleHealth{Up: e.Up, Err: e.Err, Since: time.Now()}
+	}
+	m := n.member
+	n.mu.Unlock()
+	if m != nil {
+		m.Slots.moduleChanged(name, e)
+	}
+}
+
+// hosts are the names and addresses that the node's TLS certificate is good for.
+func (n *Node) hosts() []string {
+	hosts := []string{n.cfg.Name, "localhost", "127.0.0.1", "::1"}
+	if h, _, err := net.SplitHostPort(n.cfg.PeerAddress); err == nil {
+		hosts = append(hosts, h)
+	}
+	if u := hostOf(n.cfg.WebURL); u != "" {
+		hosts = append(hosts, u)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// clusterDir is where Raft keeps its data.
+func (n *Node) clusterDir() string { return filepath.Join(n.cfg.Dir, "cluster") }
+
+// self is what the node says about itself to the cluster.
+func (n *Node) self(rec identityRecord, key string) cluster.Node {
+	return cluster.Node{
+		Name: n.cfg.Name, Serial: rec.Serial, PeerAddress: n.cfg.PeerAddress, WebURL: n.cfg.WebURL,
+		Version: n.cfg.Version, Protocol: cluster.Protocol, Identity: rec.Identity, Key: key,
+	}
+}
