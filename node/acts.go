@@ -223,3 +223,10 @@ func line(s string) string {
 	}
 	return string(out)
 }
+
+// IsRefusal tells whether an error means that nothing was done, because what was asked for may not or
+// cannot be; its text is for the person who asked.
+func IsRefusal(err error) bool {
+	_, ok := errors.AsType[refusal](err)
+	return ok
+}
