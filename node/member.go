@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -50,6 +52,10 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	}
 	if err := id.renewLeaf(time.Now()); err != nil && id.leaf == nil {
 		return err
+	}
+	// For browsers and programs that are to trust this cluster's consoles.
+	if err := writeFile(filepath.Join(n.cfg.Dir, "owner.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rec.Owner})); err != nil {
+		return fmt.Errorf("owner.pem: %w", err)
 	}
 	m := &Member{Identity: id, node: n, log: n.log}
 	if err := m.connect(rec, bootstrap); err != nil {

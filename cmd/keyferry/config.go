@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+	toml "github.com/pelletier/go-toml/v2"
+)
+
+// config is the daemon's configuration file (TOML). Unknown settings are errors, so that a mistyped one
+// is not taken for its default.
+type config struct {
+	Name       string `toml:"name" comment:"of this node in the cluster: letters a-z, digits and hyphens"`
+	DataDir    string `toml:"data_dir" comment:"where the node keeps its own data"`
+	Socket     string `toml:"socket" comment:"Unix socket for the command line"`
+	RestartDir string `toml:"restart_dir,omitempty" comment:"commands that restart applications; only root should be able to write here"`
+	LogLevel   string `toml:"log_level,omitempty" comment:"debug, info, warn or error"`
+
+	Peer struct {
+		Listen  string `toml:"listen" comment:"host:port where other nodes connect"`
+		Address string `toml:"address" comment:"host:port under which they reach it"`
+	} `toml:"peer"`
+	WebConf struct {
+		Listen string `toml:"listen" comment:"host:port of the console"`
+		URL    string `toml:"url" comment:"https URL of the console"`
+	} `toml:"webconf"`
+	Modules     []moduleConfig `toml:"module"`
+	AdminModule string         `toml:"admin_module,omitempty" comment:"which module holds the node's identity; the first one when empty"`
+}
+
+type moduleConfig struct {
+	Name     string            `toml:"name"`
+	Path     string            `toml:"path"`
+	Env      map[string]string `toml:"env,omitempty"`
+	InitArgs string            `toml:"init_args,omitempty"`
+}
+
+func readConfig(path string) (config, error) {
+	var c config
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("configuration: %w", err)
+	}
+	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+			return c, fmt.Errorf("configuration %s has settings that do not exist:\n%s", path, strict.String())
+		}
+		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+			return c, fmt.Errorf("configuration %s:\n%s", path, at.String())
+		}
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if err := c.check(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c *config) check() error {
+	if err := cluster.CheckNodeName(c.Name); err != nil {
+		return err
+	}
+	c.Socket = cmp.Or(c.Socket, defaultSocket)
+	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}} {
+		if p.path == "" && p.what != "restart_dir" {
+			return fmt.Errorf("%s is missing", p.what)
+		}
+		if p.path != "" && !filepath.IsAbs(p.path) {
+			return fmt.Errorf("%s must be an absolute path, not %q", p.what, p.path)
+		}
+	}
+	for _, p := range []struct{ what, address string }{{"peer.listen", c.Peer.Listen}, {"peer.address", c.Peer.Address}, {"webconf.listen", c.WebConf.Listen}} {
+		if _, _, err := net.SplitHostPort(p.address); err != nil {
+			return fmt.Errorf("%s must be host:port, not %q", p.what, p.address)
+		}
+	}
+	if u, err := url.Parse(c.WebConf.URL); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return fmt.Errorf("webconf.url must be an https URL without a path, not %q", c.WebConf.URL)
+	}
+	if len(c.Modules) == 0 {
+		return errors.New("there is no [[module]]: name at least one PKCS#11 module")
+	}
+	seen := map[string]bool{}
+	for _, m := range c.Modules {
+		if err := cluster.CheckNodeName(m.Name); err != nil {
+			return fmt.Errorf("the name of a module: %w", err)
+		}
+		if seen[m.Name] || !filepath.IsAbs(m.Path) {
+			return fmt.Errorf("module %q needs a name of its own and an absolute path", m.Name)
+		}
+		seen[m.Name] = true
+	}
+	if c.AdminModule != "" && !seen[c.AdminModule] {
+		return fmt.Errorf("admin_module %q is not one of the modules", c.AdminModule)
+	}
+	return nil
+}
+
+// node is the configuration as package node takes it.
+func (c *config) node() node.Config {
+	n := node.Config{
+		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
+		WebURL: strings.TrimRight(c.WebConf.URL, "/"), AdminModule: c.AdminModule, RestartDir: c.RestartDir,
+	}
+	for _, m := range c.Modules {
+		n.Modules = append(n.Modules, node.ModuleConfig{Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs})
+	}
+	return n
+}
+
+func envOr(name, other string) string { return cmp.Or(os.Getenv(name), other) }

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make this node the first of a new cluster",
+		Long: `Make this node the first of a new cluster: its HSM gets the owner key of the cluster and the identity key of the
+node. Prints the one-time code with which the first administrator makes an account in WebConf, and the
+fingerprint that the browser should show. It can be repeated after an interruption.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := post[node.Founded](c.Context(), a.client(), "/cluster/init", map[string]string{"name": name})
+			if err != nil {
+				return err
+			}
+			return a.print(f, func(row func(...any)) {
+				row("Cluster", f.Cluster)
+				row("WebConf", f.WebURL)
+				row("TLS fingerprint", f.Fingerprint)
+				row("One-time code", f.Code)
+			})
+		},
+	}
+	c.Flags().StringVar(&name, "name", "keyferry", "`name` of the cluster, for people")
+	return a.dataFlag(c)
+}
+
+func (a *app) firstCodeCommand() *cobra.Command {
+	return a.dataFlag(&cobra.Command{
+		Use:   "first-code",
+		Short: "Print a new one-time code for the first administrator",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			type firstCode struct {
+				Code        string `json:"code"`
+				Fingerprint string `json:"fingerprint"`
+				WebConf     string `json:"webconf"`
+			}
+			f, err := post[firstCode](c.Context(), a.client(), "/first-code", struct{}{})
+			if err != nil {
+				return err
+			}
+			return a.print(f, func(row func(...any)) {
+				row("WebConf", f.WebConf)
+				row("TLS fingerprint", f.Fingerprint)
+				row("One-time code", f.Code)
+			})
+		},
+	})
+}
+
+// A membership is what a node says after it has joined.
+type membership struct {
+	Cluster string `json:"cluster"`
+	Node    string `json:"node"`
+	WebConf string `json:"webconf"`
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	var address, fingerprint string
+	c := &cobra.Command{
+		Use:   "join --address HOST:PORT --fingerprint SHA256",
+		Short: "Make this new node a member of a cluster",
+		Long: `Make this new node a member of a cluster. On a node of the cluster, "keyferry cluster invite" prints the address, the
+fingerprint to compare, and the one-time code, which this command asks for.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			code, err := a.secrets("One-time code")
+			if err != nil {
+				return err
+			}
+			m, err := post[membership](c.Context(), a.client(), "/cluster/join",
+				map[string]string{"address": address, "fingerprint": fingerprint, "code": string(code[0])})
+			if err != nil {
+				return err
+			}
+			return a.print(m, func(row func(...any)) {
+				row("Cluster", m.Cluster)
+				row("Node", m.Node)
+				row("WebConf", m.WebConf)
+			})
+		},
+	}
+	c.Flags().StringVar(&address, "address", "", "`host:port` of a node of the cluster, as its invitation says")
+	c.Flags().StringVar(&fingerprint, "fingerprint", "", "`SHA-256` of that node's TLS certificate, compared with what its administrator sees")
+	c.MarkFlagRequired("address")
+	c.MarkFlagRequired("fingerprint")
+	return a.dataFlag(c)
+}
+
+// A status is what the daemon says of itself and its cluster.
+type status struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	Member  bool   `json:"member"`
+	Cluster struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"cluster"`
+	WebConf     string `json:"webconf"`
+	Fingerprint string `json:"fingerprint"`
+	Quorum      bool   `json:"quorum"`
+	Leader      string `json:"leader"`
+	Role        string `json:"role"`
+	Nodes       []struct {
+		Name    string `json:"name"`
+		Status  string `json:"status"`
+		Answers bool   `json:"answers"`
+		WebConf string `json:"webconf"`
+		Version string `json:"version"`
+		Voter   bool   `json:"voter"`
+	} `json:"nodes"`
+	Slots struct {
+		Active int `json:"active"`
+		Total  int `json:"total"`
+	} `json:"slots"`
+	Keys     node.Summary `json:"keys"`
+	Problems []struct {
+		Severity string `json:"severity"`
+		Text     string `json:"text"`
+		Remedy   string `json:"remedy"`
+	} `json:"problems"`
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return a.dataFlag(&cobra.Command{
+		Use:   "status",
+		Short: "Show how this node and its cluster are",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := get[status](c.Context(), a.client(), "/status")
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(row func(...any)) {
+				row("Node", s.Node+" ("+s.Version+")")
+				if !s.Member {
+					row("Cluster", "none yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other")
+					return
+				}
+				row("Cluster", s.Cluster.Name)
+				row("WebConf", s.WebConf)
+				row("Leader", orDash(s.Leader)+map[bool]string{false: " (no quorum: nothing can be changed now)"}[s.Quorum])
+				for _, n := range s.Nodes {
+					row("Node "+n.Name, n.Status+map[bool]string{true: ", answers", false: ", does not answer"}[n.Answers])
+				}
+				row("Slots here", fmt.Sprintf("%d of %d active", s.Slots.Active, s.Slots.Total))
+				row("Keys", fmt.Sprintf("%d, of which %d everywhere", s.Keys.Keys, s.Keys.Everywhere))
+				for _, p := range s.Problems {
+					row(cmp.Or(map[string]string{"bad": "Problem", "warn": "Warning"}[p.Severity], "Note"), p.Text+". "+p.Remedy)
+				}
+			})
+		},
+	})
+}
+
+func (a *app) hsmCommand() *cobra.Command {
+	return a.dataFlag(&cobra.Command{
+		Use:   "hsm",
+		Short: "Show this node's PKCS#11 modules and tokens",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			modules, err := get[[]node.ModuleView](c.Context(), a.client(), "/hsm")
+			if err != nil {
+				return err
+			}
+			return a.print(modules, func(row func(...any)) {
+				for _, m := range modules {
+					row("MODULE", m.Name, m.Info.Description+" "+m.Info.Version, cmp.Or(m.Problem, "runs"))
+					for _, t := range m.Tokens {
+						row("  token", orDash(t.Serial), orDash(t.Label), strings.TrimSpace(t.Use+" "+t.Problem))
+					}
+					for _, b := range m.Abilities {
+						row("  can", b.Name, map[bool]string{true: "yes", false: "no: " + b.Note}[b.OK], "")
+					}
+				}
+			})
+		},
+	})
+}
+
+func (a *app) clusterCommand() *cobra.Command {
+	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster"}
+	var hours int
+	invite := &cobra.Command{
+		Use:   "invite [NODE]",
+		Short: "Make a one-time code that lets one new node in",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			q := map[string]any{"hours": hours, "node": ""}
+			if len(args) == 1 {
+				q["node"] = args[0]
+			}
+			i, err := post[node.Invitation](c.Context(), a.client(), "/cluster/invitations", q)
+			if err != nil {
+				return err
+			}
+			return a.print(i, func(row func(...any)) {
+				row("On the new node run", "keyferry join --address "+i.Address+" --fingerprint "+i.Fingerprint)
+				row("One-time code", i.Code)
+				row("Good for", cmp.Or(i.Node, "any name")+", until "+i.Expires.UTC().Format(time.RFC3339))
+			})
+		},
+	}
+	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
+	c.AddCommand(a.dataFlag(invite))
+	return c
+}
+
+func (a *app) jobsCommand() *cobra.Command {
+	return a.dataFlag(&cobra.Command{
+		Use:   "jobs",
+		Short: "List packages being made and imported, and those that were",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			jobs, err := get[[]node.Job](c.Context(), a.client(), "/jobs")
+			if err != nil {
+				return err
+			}
+			return a.print(jobs, func(row func(...any)) {
+				row("JOB", "KIND", "OBJECT", "STATE", "KEYS", "BEGAN", "")
+				for _, j := range jobs {
+					row(j.ID, j.Kind, j.Object, j.State, fmt.Sprintf("%d/%d", j.Done, j.Total), ago(j.Began), j.Error)
+				}
+			})
+		},
+	})
+}
+
+func (a *app) auditCommand() *cobra.Command {
+	var limit int
+	c := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who did what, when and where, the newest last",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			entries, err := get[[]cluster.Entry](c.Context(), a.client(), fmt.Sprintf("/audit?limit=%d", limit))
+			if err != nil {
+				return err
+			}
+			return a.print(entries, func(row func(...any)) {
+				row("SEQ", "TIME", "NODE", "WHO", "ACT", "OBJECT", "RESULT", "DETAIL")
+				for i := len(entries) - 1; i >= 0; i-- {
+					e := entries[i]
+					row(e.Seq, e.Time.UTC().Format(time.RFC3339), e.Node, e.Actor, e.Act, e.Object, e.Result, e.Detail)
+				}
+			})
+		},
+	}
+	c.Flags().IntVar(&limit, "limit", 100, "how many `entries`")
+	return a.dataFlag(c)
+}
