@@ -1,0 +1,51 @@
+package node
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/cluster"
+)
+
+// Small facts about a node that consoles show and nothing else needs.
+
+// WebURL is the address of the node's WebConf.
+func (n *Node) WebURL() string { return n.cfg.WebURL }
+
+// Modules are the names of the node's PKCS#11 modules, in the order of its configuration.
+func (n *Node) Modules() []string {
+	names := make([]string, len(n.modules))
+	for i, m := range n.modules {
+		names[i] = m.Name()
+	}
+	return names
+}
+
+// RestartDir is where root puts the commands that restart applications; empty when there is none.
+func (n *Node) RestartDir() string { return n.cfg.RestartDir }
+
+// Sealing says in words what protects the codes that the node keeps.
+func (n *Node) Sealing() string { return n.sealer.Where() }
+
+// Await returns a job once it has ended, or as it is when ctx ends before. A ctx that has ended already
+// asks for the job as it is now.
+func (j *Jobs) Await(ctx context.Context, id string) (Job, error) {
+	j.mu.Lock()
+	job := j.running[id]
+	j.mu.Unlock()
+	if job == nil { // a job is stored before it leaves the running ones
+		return j.Get(id)
+	}
+	select {
+	case <-job.done:
+	case <-ctx.Done():
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return *job, nil
+}
+
+// Withdraw makes a one-time code for a joining node worthless. The code is named by its hash.
+func (m *Member) Withdraw(ctx context.Context, actor cluster.Actor, hash string) error {
+	_, err := m.Cluster.Apply(ctx, &cluster.RemoveInvite{Hash: hash}, actor)
+	return err
+}
