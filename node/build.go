@@ -271,7 +271,7 @@ func (y *Sync) exportKeys(ctx context.Context, h syncpkg.Header, receivers []Rec
 	if err != nil {
 		return content, err
 	}
-	objects, err := token.Objects(ctx, 0, true)
+	objects, err := token.Objects(ctx, 0, false) // read at most a minute ago
 	if err != nil {
 		return content, err
 	}

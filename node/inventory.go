@@ -34,11 +34,13 @@ type scan struct {
 	loose      int
 }
 
-// How often tokens are looked at. Keys that other programs make shall show up within a second or two;
-// the pause grows with what a look costs, so that all looks together take a small part of one core.
+// How often tokens are looked at. Keys that other programs make shall show up within a second or two.
+// While nothing changes, the pause grows with what a look costs, so that all looks together take a small
+// part of one core.
 const (
 	scanPause = time.Second
-	scanShare = 50 // a look of 20 ms is followed by a pause of at least 1 s
+	scanMost  = 30 * time.Second
+	scanShare = 50 // a look of 20 ms that finds nothing new is followed by a pause of 1 s
 	scanFresh = time.Minute
 	// reportBatch is how many keys go into one replicated command.
 	reportBatch = 1000
@@ -112,10 +114,13 @@ func (k *Keys) look(ctx context.Context, label string, now bool) (time.Time, err
 		s.fresh = began.Add(scanFresh)
 	}
 	s.generation = objects.Generation
-	if !objects.Unchanged {
+	pause := scanPause
+	if objects.Unchanged {
+		pause = min(max(scanPause, scanShare*time.Since(began)), scanMost)
+	} else {
 		s.held, s.loose = heldKeys(objects), objects.Loose
 	}
-	s.next = time.Now().Add(max(scanPause, scanShare*time.Since(began)))
+	s.next = time.Now().Add(pause)
 	k.mu.Lock()
 	k.seen[label] = s
 	k.mu.Unlock()

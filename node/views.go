@@ -26,6 +26,19 @@ func (n *Node) RestartDir() string { return n.cfg.RestartDir }
 // Sealing says in words what protects the codes that the node keeps.
 func (n *Node) Sealing() string { return n.sealer.Where() }
 
+// What forms ask for before they send: the shortest password and the shortest code that people choose,
+// in characters.
+const (
+	MinPassword = minPassword
+	MinCode     = minManual
+)
+
+// CheckPassword holds a password to the rules, so that a form can say which of its fields is wrong.
+func CheckPassword(password string) error { return checkPassword(password) }
+
+// CheckCode holds a code that people chose to the rules that are the same for every token.
+func CheckCode(code []byte) error { return checkManual(code, 0, 0) }
+
 // Await returns a job once it has ended, or as it is when ctx ends before. A ctx that has ended already
 // asks for the job as it is now.
 func (j *Jobs) Await(ctx context.Context, id string) (Job, error) {

@@ -172,22 +172,25 @@ func (w *worker) read(s pkcs11.SessionHandle, h pkcs11.ObjectHandle) object {
 	if o.values, err = w.direct.attributes(s, h, types); err != nil {
 		return object{class: class, loose: true}
 	}
-	if class == pkcs11.CKO_PRIVATE_KEY {
-		o.loose = unfinished(o)
-	}
+	o.loose = unfinished(o)
 	return o
 }
 
-// unfinished tells a private key without its numbers from a whole one.
+// unfinished tells an object without its numbers from a whole one. Modules write them last, so an object
+// that has them has the rest too; one that another program is just writing has not.
 func unfinished(o object) bool {
 	kt, ok := o.ulong(pkcs11.CKA_KEY_TYPE)
 	switch {
+	case o.class == pkcs11.CKO_CERTIFICATE:
+		return len(o.values[pkcs11.CKA_VALUE]) == 0
 	case !ok:
 		return true
+	case o.class == pkcs11.CKO_SECRET_KEY:
+		return false
 	case kt == pkcs11.CKK_RSA:
 		return len(o.values[pkcs11.CKA_MODULUS]) == 0
 	case kt == pkcs11.CKK_EC || kt == keyTypeEdwards:
-		return len(o.values[pkcs11.CKA_EC_PARAMS]) == 0
+		return len(o.values[pkcs11.CKA_EC_PARAMS]) == 0 || o.class == pkcs11.CKO_PUBLIC_KEY && len(o.values[pkcs11.CKA_EC_POINT]) == 0
 	}
 	return false
 }
