@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ type Config struct {
 type Network struct {
 	Node      string         // the name of this node: its Raft id and its Raft address
 	Transport raft.Transport // whose addresses are node names; closed by Close
-	Forward   Forwarder
+	Forward   Forwarder      // if it is a Watcher too, a leader whose process ends is replaced at once
 }
 
 // Cluster is this node's part in the cluster. All methods can be called from many goroutines.
@@ -146,6 +147,14 @@ func (c *Cluster) Start(n Network, bootstrap bool) error {
 	c.part.Store(p)
 	c.tasks.Go(func() { c.watchLeader(p) })
 	c.tasks.Go(func() { c.keepMembers(p) })
+	if w, ok := n.Forward.(Watcher); ok {
+		c.tasks.Go(func() { c.succeed(p, w) })
+	}
+	if slices.Equal(p.named(raft.Voter), []string{n.Node}) { // nobody to wait for
+		if err := p.stand(); err != nil {
+			c.log.Warn("this node waits for the usual time before it leads", "error", err)
+		}
+	}
 	return nil
 }
 

@@ -32,12 +32,14 @@ type LinkConfig struct {
 	// for every connection, so a renewed leaf is used from the next one on.
 	Certificate func() (*tls.Certificate, error)
 
-	// Address returns "host:port" of a node's link.
+	// Address returns "host:port" of a node's link. For a node that joins, see Admit.
 	Address func(node string) (string, error)
 
 	// Admit decides whether a node that proved its name with this identity may connect and be connected
 	// to. It must compare the identity key with the one the node is registered with: any member's
-	// identity key can sign a leaf in the name of another. State.Admits does.
+	// identity key can sign a leaf in the name of another. State.Admits does. A node that joins goes by
+	// the members it was told of until the State says that it is Connected: an older State on the way
+	// there may lack the leader, and would shut it out.
 	Admit func(node string, identity *x509.Certificate) error
 
 	Log *slog.Logger // nil: no log
@@ -58,8 +60,9 @@ type Link struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	closed bool
 }
 
 // NewLink makes a link. It can dial at once, and accepts connections with Serve.
@@ -98,6 +101,9 @@ func (l *Link) Client() *http.Client { return l.client }
 
 // Close ends all connections and waits for what serves them.
 func (l *Link) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
 	l.cancel()
 	for _, q := range []*queue{l.raft, l.http, l.watch, l.join} {
 		q.Close()
@@ -113,19 +119,20 @@ func (l *Link) Close() error {
 // conn is a connection that Close and Recheck know.
 type conn struct {
 	net.Conn
-	peer  peer // zero for a joining node
+	peer  peer // zero for a joining node, and for this node itself
 	link  *Link
 	after func() // runs once, when the connection is closed
 	once  sync.Once
 }
 
-// track makes the link responsible for tc.
-func (l *Link) track(tc *tls.Conn, p peer, after func()) *conn {
-	c := &conn{Conn: tc, peer: p, link: l, after: after}
+// track makes the link responsible for nc.
+func (l *Link) track(nc net.Conn, p peer, after func()) *conn {
+	c := &conn{Conn: nc, peer: p, link: l, after: after}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
+	closed := l.closed
 	l.mu.Unlock()
-	if l.ctx.Err() != nil { // Close may have looked before c was there
+	if closed { // Close may have looked before c was there
 		c.Close()
 	}
 	return c

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -177,6 +176,7 @@ func TestLinkRefusesClients(t *testing.T) {
 		}), nil, false},
 		"for servers only":         {leaf(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), nil, false},
 		"identity as leaf":         {identityAsLeaf(t, f.owner), nil, false},
+		"owner as leaf":            {&tls.Certificate{Certificate: [][]byte{f.owner.cert.Raw, f.owner.cert.Raw}, PrivateKey: f.owner.key}, nil, false},
 		"leaf of a leaf":           {leafOfLeaf(t, node2), nil, false},
 		"without the identity":     {&tls.Certificate{Certificate: good.Certificate[:1], PrivateKey: good.PrivateKey}, nil, false},
 		"with too many":            {&tls.Certificate{Certificate: append(good.Certificate[:2:2], good.Certificate...), PrivateKey: good.PrivateKey}, nil, false},
@@ -369,49 +369,5 @@ func TestLinkShedsIdleStrangers(t *testing.T) {
 	}
 	if took := <-closed; took >= handshakeTimeout {
 		t.Errorf("%d silent connections from one host were all kept for %v", share+1, took)
-	}
-}
-
-func TestForwardOverLink(t *testing.T) {
-	f := newFabric(t)
-	var answer string
-	status := http.StatusOK
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost || r.URL.Path != ForwardPath || PeerOf(r) != "node1" {
-			t.Errorf("%s %s from %q", r.Method, r.URL, PeerOf(r))
-		}
-		if strings.HasPrefix(answer, "break") {
-			panic(http.ErrAbortHandler)
-		}
-		w.WriteHeader(status)
-		io.WriteString(w, answer)
-	})
-	f.serve("node2", f.identity("node2").newLeaf(t, "node2", nil), handler, nil)
-	node1 := f.link("node1", f.identity("node1").newLeaf(t, "node1", nil))
-	for _, c := range []struct {
-		name, node, answer string
-		status             int
-		want               Code // of Forward itself
-		index              uint64
-	}{
-		{"done", "node2", `{"index":7}`, 200, 0, 7},
-		{"refused", "node2", `{"index":7,"error":{"code":4,"message":"x"}}`, 200, 0, 7},
-		{"of a newer version", "node2", `{"index":7,"term":3}`, 200, 0, 7},
-		{"no such node", "node9", ``, 200, NoLeader, 0},
-		{"no answer", "node2", `break`, 200, Uncertain, 0},
-		{"no JSON", "node2", `hello`, 200, Uncertain, 0},
-		{"endless", "node2", `{"index":7,"x":"` + strings.Repeat("x", maxAnswer) + `"}`, 200, Uncertain, 0},
-		{"not admitted", "node2", ``, 403, Denied, 0},
-		{"not found", "node2", ``, 404, Internal, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			answer, status = c.answer, c.status
-			got, err := node1.Forward(t.Context(), c.node, Request{Kind: "x"})
-			if c.want != 0 {
-				wantCode(t, err, c.want)
-			} else if err != nil || got.Index != c.index {
-				t.Errorf("%+v, %v", got, err)
-			}
-		})
 	}
 }

@@ -17,14 +17,19 @@ import (
 // asks PeerOf who it is; requests of nodes that join, which have no identity yet, go to joins (nil: nobody
 // can join through this node).
 func (l *Link) Serve(ln net.Listener, peers, joins http.Handler) error {
+	defer ln.Close()
+	if !l.begin() {
+		return nil
+	}
+	defer l.tasks.Done()
 	stop := context.AfterFunc(l.ctx, func() { ln.Close() })
 	defer stop()
-	defer ln.Close()
 	if joins == nil {
 		joins = http.NotFoundHandler()
 	}
 	l.tasks.Go(func() { l.serveHTTP(l.http, l.onlyAdmitted(peers), 0) })
 	l.tasks.Go(func() { l.serveHTTP(l.join, http.MaxBytesHandler(joins, maxJoinBody), joinTimeout) })
+	l.tasks.Go(l.serveWatch)
 	l.tasks.Go(l.recheckNowAndThen)
 	for {
 		raw, err := ln.Accept()
@@ -43,6 +48,16 @@ func (l *Link) Serve(ln net.Listener, peers, joins http.Handler) error {
 		}
 		l.tasks.Go(func() { l.accept(raw) })
 	}
+}
+
+// begin makes Close wait for Serve. It says no after Close.
+func (l *Link) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.tasks.Add(1)
+	}
+	return !l.closed
 }
 
 // accept shakes hands and passes the connection on to what it is for.

@@ -136,3 +136,23 @@ func TestMembershipHeals(t *testing.T) {
 		w.check()
 	})
 }
+
+// A new leader does not go by a State that is older than its log.
+func TestNewLeaderCatchesUpFirst(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.grow(1)
+		m := w.nodes["node1"]
+		old := m.State() // without node2
+		w.admit("node2")
+		w.join("node2")
+		w.wait("node2 has a vote", func() bool { return len(m.Status().Voters) == 2 })
+		var ready uint64
+		if again, err := m.stepMembers(m.part.Load(), old, &ready); err != nil || !again {
+			t.Errorf("%v, %v", again, err)
+		}
+		if got := m.Status().Voters; len(got) != 2 {
+			t.Errorf("voters are %v", got)
+		}
+		w.check()
+	})
+}

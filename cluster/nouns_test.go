@@ -36,6 +36,20 @@ func TestAdmissionTrustsBothWays(t *testing.T) {
 	}
 }
 
+func TestSetTrust(t *testing.T) {
+	s := play(t, new(State), history()...)
+	for _, trust := range []bool{false, true, true} { // the last changes nothing
+		s = play(t, s, step{"node1", anna, &SetTrust{Trusting: "node1", Trusted: "node2", Trust: trust}})
+		want := []string{"node2", "node3"}
+		if !trust {
+			want = want[1:]
+		}
+		if got := s.Trust["node1"]; !slices.Equal(got, want) || s.Trusts("node1", "node2") != trust || !s.Trusts("node1", "node3") {
+			t.Errorf("node1 trusts %v, want %v", got, want)
+		}
+	}
+}
+
 func TestInviteForOneName(t *testing.T) {
 	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: testInvite(1), Node: "node2", Expires: epoch.Add(time.Hour)}})...)
 	key := testNode("node2").Key

@@ -25,7 +25,8 @@ type station struct {
 // newStation starts a node of f on loopback.
 func newStation(t *testing.T, f *fabric, dir, name string, bootstrap bool) *station {
 	t.Helper()
-	c, err := Open(Config{Dir: filepath.Join(dir, name), LeaderWait: 20 * time.Second, noSync: true})
+	// No follower misses a heartbeat within the time of a test: only the watch can replace a leader.
+	c, err := Open(Config{Dir: filepath.Join(dir, name), Heartbeat: time.Minute, LeaderWait: 20 * time.Second, noSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +41,8 @@ func newStation(t *testing.T, f *fabric, dir, name string, bootstrap bool) *stat
 		},
 		Admit: func(node string, identity *x509.Certificate) error {
 			s := c.State()
-			if s.Cluster.ID == "" { // joining: the owner's word is enough until the state is there
-				return nil
+			if s.Nodes[name].Status != Connected { // the state is not there yet: the members it was told of count
+				return f.admit(node, identity)
 			}
 			return s.Admits(node, identity)
 		},

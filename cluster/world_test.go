@@ -24,6 +24,8 @@ type world struct {
 	nodes map[string]*member // running
 	known map[string]*member // running, or the last that was
 	cuts  map[[2]string]bool
+	// watch makes nodes notice at once when another's process ends.
+	watch bool
 	// lose, when set, decides whether the answer to a forwarded request is lost on its way back.
 	lose func(from, to string) bool
 }
@@ -33,6 +35,7 @@ type member struct {
 	*Cluster
 	name      string
 	transport *raft.InmemTransport
+	ended     chan struct{} // closed when the node stops
 }
 
 // inWorld runs f in a bubble, then closes the nodes.
@@ -66,14 +69,19 @@ func (w *world) start(name string, bootstrap bool) *member {
 		w.t.Fatal(err)
 	}
 	_, transport := raft.NewInmemTransportWithTimeout(raft.ServerAddress(name), 200*time.Millisecond)
-	m := &member{c, name, transport}
+	transport.Connect(raft.ServerAddress(name), transport) // as a Link does
+	m := &member{c, name, transport, make(chan struct{})}
 	w.mu.Lock()
 	w.nodes[name], w.known[name] = m, m
 	for other := range w.nodes {
 		w.connect(name, other)
 	}
 	w.mu.Unlock()
-	if err := c.Start(Network{name, transport, forwarder{w, name}}, bootstrap); err != nil {
+	forward := Forwarder(forwarder{w, name})
+	if w.watch {
+		forward = watcher{forwarder{w, name}}
+	}
+	if err := c.Start(Network{name, transport, forward}, bootstrap); err != nil {
 		w.t.Fatal(err)
 	}
 	return m
@@ -133,6 +141,7 @@ func (w *world) gone(name string) *member {
 	defer w.mu.Unlock()
 	m := w.nodes[name]
 	delete(w.nodes, name)
+	close(m.ended)
 	for _, other := range w.nodes {
 		other.transport.Disconnect(raft.ServerAddress(name))
 	}
@@ -163,6 +172,25 @@ func (f forwarder) Forward(ctx context.Context, to string, r Request) (Answer, e
 		return Answer{}, errorf(Uncertain, "the answer of node %q was lost", to)
 	}
 	return answer, nil
+}
+
+// watcher is a forwarder that knows when a node stops.
+type watcher struct{ forwarder }
+
+func (f watcher) Gone(ctx context.Context, node string) error {
+	f.w.mu.Lock()
+	target := f.w.nodes[node]
+	f.w.mu.Unlock()
+	if target == nil { // not reached
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	select {
+	case <-target.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // grow makes a cluster of n nodes called node1, node2, ... All of them are connected in the end.
@@ -232,6 +260,16 @@ func (w *world) leader() *member {
 		return leader != nil
 	})
 	return leader
+}
+
+// leads tells whether a node other than this one believes that it leads.
+func (w *world) leads(other string) bool {
+	for name, m := range w.nodes {
+		if name != other && m.Status().Role == "leader" {
+			return true
+		}
+	}
+	return false
 }
 
 // node is the last known incarnation of a node, running or not.
