@@ -112,7 +112,7 @@ func (c *Cluster) ask(ctx context.Context, p *part, r Request) Answer {
 func (c *Cluster) answer(ctx context.Context, from string, r Request) Answer {
 	p := c.part.Load()
 	if p == nil {
-		return Answer{Error: errorf(NoLeader, "node is not part of a cluster yet")}
+		return Answer{Error: errorf(NoLeader, "the node that was asked is not part of a cluster yet")}
 	}
 	return c.propose(ctx, p, r, from)
 }

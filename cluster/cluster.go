@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
@@ -261,5 +260,3 @@ func (s *signal) fire() {
 		s.ch = nil
 	}
 }
-
-var _ hclog.SinkAdapter = logSink{}

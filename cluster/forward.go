@@ -26,7 +26,7 @@ func (c *Cluster) serveForward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var request Request
-	answer := Answer{}
+	var answer Answer
 	if err := unmarshal(body, &request); err != nil {
 		answer.Error = errorf(Invalid, "the forwarded request cannot be read: %v", err)
 	} else {

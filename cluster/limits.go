@@ -108,11 +108,11 @@ const (
 	// handshakeTimeout is long for a slow link and short for a stranger who sends nothing.
 	handshakeTimeout = 5 * time.Second
 
-	// headerTimeout bounds reading the head of a request on an accepted connection.
+	// headerTimeout bounds reading the head of a request, and all of one from a joining node.
 	headerTimeout = 10 * time.Second
 
-	// joinTimeout bounds one request of a joining node, answer included. It has an HSM sign a
-	// certificate, which a slow HSM does in seconds.
+	// joinTimeout bounds the answer to a joining node. It has an HSM sign a certificate, which a slow
+	// HSM does in seconds.
 	joinTimeout = 2 * time.Minute
 
 	// serverIdle is how long a server keeps a connection that nobody uses; clientIdle is shorter, so

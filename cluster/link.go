@@ -88,7 +88,7 @@ func NewLink(cfg LinkConfig) (*Link, error) {
 	return l, nil
 }
 
-// Transport is the link as Raft uses it. Its addresses are node names.
+// Transport is the link as Raft uses it. Its addresses are node names. A link has one: call it once.
 func (l *Link) Transport() *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream{l.raft, l}, MaxPool: 3, Timeout: raftTimeout, Logger: raftLogger(l.log),

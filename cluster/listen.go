@@ -27,8 +27,9 @@ func (l *Link) Serve(ln net.Listener, peers, joins http.Handler) error {
 	if joins == nil {
 		joins = http.NotFoundHandler()
 	}
-	l.tasks.Go(func() { l.serveHTTP(l.http, l.onlyAdmitted(peers), 0) })
-	l.tasks.Go(func() { l.serveHTTP(l.join, http.MaxBytesHandler(joins, maxJoinBody), joinTimeout) })
+	// Both return when Close closes their queues; Close closes the connections.
+	l.tasks.Go(func() { l.server(l.onlyAdmitted(peers)).Serve(l.http) })
+	l.tasks.Go(func() { l.joinServer(joins).Serve(l.join) })
 	l.tasks.Go(l.serveWatch)
 	l.tasks.Go(l.recheckNowAndThen)
 	for {
@@ -125,13 +126,11 @@ func (l *Link) serverConfig(p *peer) *tls.Config {
 	}
 }
 
-// serveHTTP serves the connections of q. A timeout bounds each request as a whole.
-func (l *Link) serveHTTP(q *queue, handler http.Handler, timeout time.Duration) {
-	server := &http.Server{
+// server makes the server for requests of other nodes. What they send may be long, and take long.
+func (l *Link) server(handler http.Handler) *http.Server {
+	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       timeout,
-		WriteTimeout:      timeout,
 		IdleTimeout:       serverIdle,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
@@ -140,7 +139,15 @@ func (l *Link) serveHTTP(q *queue, handler http.Handler, timeout time.Duration) 
 			return context.WithValue(ctx, peerKey{}, nc.(*conn).peer)
 		},
 	}
-	server.Serve(q) // returns when Close closes q; Close then closes the connections themselves
+}
+
+// joinServer makes the server for requests of strangers. There are few places: each request is short, and
+// gives its place back.
+func (l *Link) joinServer(handler http.Handler) *http.Server {
+	s := l.server(http.MaxBytesHandler(handler, maxJoinBody))
+	s.ReadTimeout, s.WriteTimeout = headerTimeout, joinTimeout
+	s.SetKeepAlivesEnabled(false)
+	return s
 }
 
 type peerKey struct{}
