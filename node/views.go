@@ -20,6 +20,13 @@ func (n *Node) Modules() []string {
 	return names
 }
 
+// ClusterName is the name of the cluster, also before this node has caught up with its state.
+func (id *Identity) ClusterName() string {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.rec.ClusterName
+}
+
 // RestartDir is where root puts the commands that restart applications; empty when there is none.
 func (n *Node) RestartDir() string { return n.cfg.RestartDir }
 

@@ -1,0 +1,37 @@
+// Copies what the console shows and tests need out of node_modules, so that building Keyferry needs no
+// Node.js. Run it after changing package.json:  npm ci --ignore-scripts && npm run vendor
+// The results are committed; review their diff.
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const from = (...p) => join(here, "node_modules", ...p);
+const to = (...p) => join(here, "..", ...p);
+
+// Icons by the name that templates use. A test checks that each is used and that each used one is here.
+const icons = {
+  mark: "ferry", status: "gauge", hsm: "cpu", slots: "lock", coverage: "table", sync: "arrows-exchange", apps: "apps",
+  cluster: "topology-star-3", jobs: "checklist", audit: "clipboard-list", account: "user-circle",
+  check: "check", ok: "circle-check", bad: "circle-x", warn: "alert-triangle", alert: "alert-circle", unknown: "help-circle",
+  wait: "clock", info: "info-circle", none: "circle-minus", free: "circle-dashed", missing: "x",
+  download: "download", upload: "upload", package: "package", plus: "plus", refresh: "refresh", search: "search",
+  next: "arrow-right", down: "chevron-down", logout: "logout", theme: "contrast", light: "sun", dark: "moon", system: "device-desktop",
+  key: "key", restart: "rotate-clockwise",
+};
+
+const symbols = Object.entries(icons).map(([name, file]) => {
+  const svg = readFileSync(from("@tabler/icons/icons/outline", file + ".svg"), "utf8");
+  const body = svg.slice(svg.indexOf(">", svg.indexOf("<svg")) + 1, svg.lastIndexOf("</svg>"))
+    .replace(/<path stroke="none" d="M0 0h24v24H0z" fill="none"\s*\/>/, "").replace(/\s+/g, " ").replace(/ ?\/>/g, "/>").trim();
+  return `<symbol id="${name}" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round">${body}</symbol>`;
+});
+writeFileSync(to("static/icons.svg"),
+  `<svg xmlns="http://www.w3.org/2000/svg">\n<!-- Tabler Icons, MIT: see icons.LICENSE.txt. Made by assets/vendor/vendor.mjs. -->\n${symbols.join("\n")}\n</svg>\n`);
+copyFileSync(from("@tabler/icons/LICENSE"), to("static/icons.LICENSE.txt"));
+
+copyFileSync(from("@fontsource-variable/inter/files/inter-latin-wght-normal.woff2"), to("static/inter.woff2"));
+copyFileSync(from("@fontsource-variable/inter/LICENSE"), to("static/inter.LICENSE.txt"));
+
+copyFileSync(from("axe-core/axe.min.js"), to("../testdata/axe/axe.min.js"));
+copyFileSync(from("axe-core/LICENSE"), to("../testdata/axe/LICENSE"));

@@ -1,0 +1,138 @@
+package webconf
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyferry/keyferry/node"
+)
+
+// A statusAnswer is what the API says of a node. Before the node is a member there are only its first
+// fields.
+type statusAnswer struct {
+	Node        string       `json:"node"`
+	Version     string       `json:"version"`
+	Member      bool         `json:"member"`
+	Cluster     clusterName  `json:"cluster,omitzero"`
+	WebConf     string       `json:"webconf,omitempty"`
+	Fingerprint string       `json:"fingerprint,omitempty"`
+	Quorum      bool         `json:"quorum"`
+	Leader      string       `json:"leader,omitempty"`
+	Role        string       `json:"role,omitempty"`
+	Nodes       []nodeAnswer `json:"nodes"`
+	Slots       slotCount    `json:"slots"`
+	Keys        node.Summary `json:"keys"`
+	Problems    []problem    `json:"problems"`
+}
+
+type clusterName struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+type nodeAnswer struct {
+	Name    string `json:"name"`
+	Status  string `json:"status"`
+	Answers bool   `json:"answers"`
+	WebConf string `json:"webconf"`
+	Version string `json:"version"`
+	Voter   bool   `json:"voter"`
+}
+
+type slotCount struct {
+	Active int `json:"active"`
+	Total  int `json:"total"`
+}
+
+func apiStatus(c *call) error {
+	n := c.srv.node
+	a := statusAnswer{Node: n.Name(), Version: n.Version(), Nodes: []nodeAnswer{}, Problems: []problem{}, Keys: node.Summary{Alone: []string{}}}
+	if c.m == nil {
+		return c.JSON(http.StatusOK, a)
+	}
+	v := c.look()
+	a.Member, a.Cluster, a.WebConf = true, clusterName{v.State.Cluster.ID, v.State.Cluster.Name}, n.WebURL()
+	a.Fingerprint, _ = c.m.Fingerprint() // empty until there is a certificate
+	a.Quorum, a.Leader, a.Role = v.Status.Quorum, v.Status.Leader, v.Status.Role
+	a.Slots, a.Keys, a.Problems = slotCount{v.active(), len(v.Slots)}, v.Summary, whole(v.problems())
+	for _, name := range v.names() {
+		o := v.State.Nodes[name]
+		a.Nodes = append(a.Nodes, nodeAnswer{name, string(o.Status), v.Seen[name].Answers, o.WebURL, o.Version, slices.Contains(v.Status.Voters, name)})
+	}
+	return c.JSON(http.StatusOK, a)
+}
+
+func apiInit(c *call) error {
+	var q struct {
+		Name string `json:"name"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	if strings.TrimSpace(q.Name) == "" {
+		return invalid("give the cluster a name")
+	}
+	f, err := c.srv.node.Found(c.Request().Context(), c.actor, q.Name)
+	if err != nil {
+		return said(err)
+	}
+	return c.JSON(http.StatusOK, f)
+}
+
+func apiJoin(c *call) error {
+	var q struct {
+		Address     string `json:"address"`
+		Fingerprint string `json:"fingerprint"`
+		Code        string `json:"code"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	m, err := c.srv.node.Join(c.Request().Context(), q.Address, q.Fingerprint, q.Code)
+	if err != nil {
+		return said(err)
+	}
+	fingerprint, err := m.Fingerprint()
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, map[string]string{
+		"cluster": m.Identity.ClusterName(), "node": m.Name(), "webconf": m.Node().WebURL(), "fingerprint": fingerprint,
+	})
+}
+
+func apiInvite(c *call) error {
+	var q struct {
+		Node  string  `json:"node"`
+		Hours float64 `json:"hours"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	if q.Hours <= 0 || q.Hours > maxInviteHours {
+		return invalid("hours must be more than 0 and at most %d", maxInviteHours)
+	}
+	i, err := c.m.Invite(c.Request().Context(), c.actor, q.Node, time.Duration(q.Hours*float64(time.Hour)))
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, i)
+}
+
+// apiFirstCode makes a new one-time code for the first administrator.
+func apiFirstCode(c *call) error {
+	if err := c.decode(&struct{}{}); err != nil {
+		return err
+	}
+	code, err := c.m.Accounts.NewFirstCode()
+	if err != nil {
+		return said(err)
+	}
+	fingerprint, err := c.m.Fingerprint()
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, map[string]string{"code": code, "fingerprint": fingerprint, "webconf": c.m.Node().WebURL()})
+}

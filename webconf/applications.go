@@ -1,0 +1,222 @@
+package webconf
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+)
+
+type applicationsView struct {
+	Node string
+	Apps []applicationRow
+}
+
+// An applicationRow is one application with its last restarts.
+type applicationRow struct {
+	cluster.App
+	Here bool // it runs on this node
+	Runs []runRow
+}
+
+// CanRestart tells whether this node can restart it.
+func (a applicationRow) CanRestart() bool { return a.Here && a.Restart.Kind != cluster.RestartNone }
+
+// A runRow is the last restart of an application on a node.
+type runRow struct {
+	Node string
+	cluster.Run
+}
+
+func newApplicationRow(v *situation, a cluster.App) applicationRow {
+	r := applicationRow{App: a, Here: len(a.Nodes) == 0 || slices.Contains(a.Nodes, v.Node)}
+	for _, name := range slices.Sorted(maps.Keys(a.Runs)) {
+		r.Runs = append(r.Runs, runRow{name, a.Runs[name]})
+	}
+	return r
+}
+
+func applicationsPage(c *call) error {
+	s := c.look()
+	v := applicationsView{Node: s.Node}
+	for _, a := range c.m.Apps.List() {
+		v.Apps = append(v.Apps, newApplicationRow(s, a))
+	}
+	return c.show(page{Name: "applications", Title: "Applications", Nav: "/applications", Data: v})
+}
+
+type applicationView struct {
+	Node       string
+	App        *applicationRow // nil: a new one
+	Values     *form           // what the form for the application shows
+	Slots      []string        // there are
+	Nodes      []string
+	RestartDir string
+}
+
+func newApplicationPage(c *call) error {
+	f := newForm("app", map[string]string{"kind": cluster.RestartCommand})
+	return showApplication(c, nil, f)
+}
+
+// formOf fills the form with what is known of an application.
+func formOf(a cluster.App) *form {
+	f := newForm("app", map[string]string{"name": a.Name, "kind": a.Restart.Kind, "target": a.Restart.Target})
+	f.Values["slots"], f.Values["nodes"] = a.Slots, a.Nodes
+	return f
+}
+
+func (c *call) application() (cluster.App, error) {
+	name, err := c.segment("name")
+	if err != nil {
+		return cluster.App{}, err
+	}
+	a, ok := c.m.State().Apps[name]
+	if !ok {
+		return a, &cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no application %q", name)}
+	}
+	return a, nil
+}
+
+func applicationPage(c *call) error {
+	a, err := c.application()
+	if err != nil {
+		return err
+	}
+	return showApplication(c, &a, formOf(a))
+}
+
+func showApplication(c *call, a *cluster.App, f *form) error {
+	s := c.look()
+	v := applicationView{Node: s.Node, Values: f, Slots: slices.Sorted(maps.Keys(s.State.Slots)), Nodes: s.names(), RestartDir: c.m.Node().RestartDir()}
+	title := "Add an application"
+	if a != nil {
+		r := newApplicationRow(s, *a)
+		v.App, title = &r, "Application "+a.Name
+		if f.Name != "app" {
+			v.Values = formOf(*a)
+		}
+		v.Slots, v.Nodes = union(v.Slots, a.Slots), union(v.Nodes, a.Nodes)
+	}
+	return c.show(page{Name: "application", Title: title, Nav: "/applications", Crumbs: []crumb{{"Applications", "/applications"}}, Form: f, Data: v})
+}
+
+// union is both lists as one, in order: what an application names may be gone by now.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// appOf is the application that a form describes.
+func appOf(f *form, name string) cluster.App {
+	a := cluster.App{Name: name, Slots: f.Values["slots"], Nodes: f.Values["nodes"], Restart: cluster.Restart{Kind: f.text("kind")}}
+	if a.Restart.Kind != cluster.RestartNone {
+		a.Restart.Target = f.text("target")
+	}
+	if a.Slots == nil {
+		a.Slots = []string{}
+	}
+	if a.Nodes == nil {
+		a.Nodes = []string{}
+	}
+	return a
+}
+
+func newApplication(c *call) error {
+	f, err := c.readForm("app")
+	if err != nil {
+		return err
+	}
+	a := appOf(f, f.text("name"))
+	if _, taken := c.m.State().Apps[a.Name]; taken {
+		f.fail("name", "There is an application %q already.", a.Name)
+	}
+	return putApplication(c, a, nil, f)
+}
+
+func changeApplication(c *call) error {
+	old, err := c.application()
+	if err != nil {
+		return err
+	}
+	f, err := c.readForm("app")
+	if err != nil {
+		return err
+	}
+	return putApplication(c, appOf(f, old.Name), &old, f)
+}
+
+func putApplication(c *call, a cluster.App, old *cluster.App, f *form) error {
+	if f.ok() {
+		err := c.m.Apps.Put(c.Request().Context(), c.actor, a)
+		if err == nil {
+			if err := c.flash(fmt.Sprintf("Application %s is saved.", a.Name)); err != nil {
+				return err
+			}
+			return c.redirect(applicationPath(a.Name))
+		}
+		if err := f.blame("", err); err != nil { // its text says which part of the application is wrong
+			return err
+		}
+	}
+	return showApplication(c, old, f)
+}
+
+// removeApplication wants the name typed, so that nobody removes the wrong one.
+func removeApplication(c *call) error {
+	a, err := c.application()
+	if err != nil {
+		return err
+	}
+	f, err := c.readForm("remove")
+	if err != nil {
+		return err
+	}
+	if f.text("name") != a.Name {
+		f.fail("name", "Type the name %s to remove the application.", a.Name)
+		return showApplication(c, &a, f)
+	}
+	if err := c.m.Apps.Remove(c.Request().Context(), c.actor, a.Name); err != nil {
+		if err := f.blame("name", err); err != nil {
+			return err
+		}
+		return showApplication(c, &a, f)
+	}
+	if err := c.flash(fmt.Sprintf("Application %s is removed. The program itself was not touched.", a.Name)); err != nil {
+		return err
+	}
+	return c.redirect("/applications")
+}
+
+// restartTime is longer than package node lets a restart take.
+const restartTime = 2 * time.Minute
+
+func restartApplication(c *call) error {
+	a, err := c.application()
+	if err != nil {
+		return err
+	}
+	f, err := c.readForm("restart")
+	if err != nil {
+		return err
+	}
+	c.patience(restartTime)
+	r, err := c.m.Apps.Restart(c.Request().Context(), c.actor, a.Name)
+	switch {
+	case err == nil:
+		if err := c.flash(fmt.Sprintf("Application %s was restarted on %s.", a.Name, c.m.Name())); err != nil {
+			return err
+		}
+		return c.redirect(applicationPath(a.Name))
+	case r.Detail != "": // it was tried
+		f.fail("", "%s", sentence(err.Error()))
+	default:
+		if err := f.blame("", err); err != nil {
+			return err
+		}
+	}
+	return showApplication(c, &a, f)
+}

@@ -1,0 +1,133 @@
+package webconf
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+)
+
+// An auditRow is one line of the audit page: an entry, or the two entries of an act as one.
+type auditRow struct {
+	cluster.Entry
+	Began  time.Time // of an act that has ended
+	Intent string    // what was known when it began
+}
+
+// Took is how long an act took; empty where there was no act.
+func (r auditRow) Took() string {
+	if r.Began.IsZero() || r.Time.Sub(r.Began) < time.Second {
+		return ""
+	}
+	return span(r.Time.Sub(r.Began))
+}
+
+// Noun and Name split the object: "slot/payments".
+func (r auditRow) Noun() string { noun, _, _ := strings.Cut(r.Object, "/"); return noun }
+
+func (r auditRow) Name() string {
+	_, name, found := strings.Cut(r.Object, "/")
+	if !found {
+		return r.Object
+	}
+	return name
+}
+
+// An auditFilter says which rows are wanted.
+type auditFilter struct {
+	Result string // one of the cluster's results; empty: all
+	Text   string // somewhere in the row, in any case
+}
+
+func (f auditFilter) wants(r auditRow) bool {
+	if f.Result != "" && r.Result != f.Result {
+		return false
+	}
+	if f.Text == "" {
+		return true
+	}
+	all := strings.ToLower(strings.Join([]string{r.Act, actWord(r.Act), r.Object, r.Detail, r.Intent, r.Node, r.Actor.String()}, "\n"))
+	return strings.Contains(all, strings.ToLower(f.Text))
+}
+
+// auditRowsOf lists rows with sequence numbers below before (0: from the newest on), the newest first,
+// and tells whether there are more. The beginning of an act shows up in the row of its end, and by itself
+// only while the act is under way.
+func auditRowsOf(s *cluster.State, f auditFilter, before uint64, limit int) (rows []auditRow, more bool) {
+	for i, e := range slices.Backward(s.Audit) {
+		if before > 0 && e.Seq >= before {
+			continue
+		}
+		if _, underWay := s.Acts[e.ActID]; e.Result == cluster.Started && !underWay {
+			continue
+		}
+		row := auditRow{Entry: e}
+		if e.Result != cluster.Started && e.ActID != "" {
+			row.Began, row.Intent = beginning(s.Audit[:i], e.ActID)
+		}
+		if !f.wants(row) {
+			continue
+		}
+		if len(rows) == limit {
+			return rows, true
+		}
+		rows = append(rows, row)
+	}
+	return rows, false
+}
+
+// beginning finds where an act began. It is near its end, or was forgotten.
+func beginning(older []cluster.Entry, id string) (time.Time, string) {
+	const far = 5000
+	for _, e := range slices.Backward(older[max(0, len(older)-far):]) {
+		if e.ActID == id && e.Result == cluster.Started {
+			return e.Time, e.Detail
+		}
+	}
+	return time.Time{}, ""
+}
+
+type auditView struct {
+	Rows   []auditRow
+	Filter auditFilter
+	Before uint64 // the page begins below this entry; 0: with the newest
+	Next   uint64 // where the next page begins; 0: there is none
+	First  uint64 // the oldest entry that is kept
+	Total  int
+}
+
+func auditPage(c *call) error {
+	f := auditFilter{Result: c.QueryParam("result"), Text: strings.TrimSpace(c.QueryParam("text"))}
+	before, err := optionalNumber(c.QueryParam("before"))
+	if err != nil {
+		return err
+	}
+	return c.show(page{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(c.m.State(), f, before)})
+}
+
+func newAuditView(s *cluster.State, f auditFilter, before uint64) auditView {
+	v := auditView{Filter: f, Before: before, Total: len(s.Audit)}
+	var more bool
+	v.Rows, more = auditRowsOf(s, f, before, auditRows)
+	if more {
+		v.Next = v.Rows[len(v.Rows)-1].Seq
+	}
+	if len(s.Audit) > 0 {
+		v.First = s.Audit[0].Seq
+	}
+	return v
+}
+
+// optionalNumber reads a number from a query; 0 when there is none.
+func optionalNumber(s string) (uint64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return 0, invalid("%q is not a number", s)
+	}
+	return n, nil
+}

@@ -1,0 +1,87 @@
+package webconf
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gorilla/sessions"
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+	"github.com/labstack/echo/v4"
+)
+
+// A call is one request as handlers see it: who asks, and the member of the cluster that answers.
+type call struct {
+	echo.Context
+	srv     *Server
+	m       *node.Member      // nil before the node is a member; then only public routes of the API are reached
+	actor   cluster.Actor     // empty when nobody is logged in
+	session *sessions.Session // of the console
+	now     *situation        // see look
+}
+
+const callKey = "keyferry call"
+
+// authorize tells whether the actor may use a route. What counts is decided again where a command is
+// applied; this answers sooner and in better words.
+func (c *call) authorize(p cluster.Permission) error {
+	switch {
+	case p == public:
+		return nil
+	case c.m == nil:
+		return node.ErrNotMember
+	case c.actor.Kind == "":
+		return errNoSession
+	case p == loggedIn:
+		return nil
+	}
+	return cluster.Authorize(c.m.State(), c.actor, c.m.Name(), p)
+}
+
+// segment is a part of the path as it was meant. Echo routes by the escaped path where that differs from
+// the plain one, and then leaves parts escaped: a label may contain slashes.
+func (c *call) segment(name string) (string, error) {
+	s := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return s, nil
+	}
+	plain, err := url.PathUnescape(s)
+	if err != nil {
+		return "", echo.NewHTTPError(http.StatusBadRequest, "the address is not well-formed")
+	}
+	return plain, nil
+}
+
+// redirect sends the browser to a page of this console by GET.
+func (c *call) redirect(path string) error { return c.Redirect(http.StatusSeeOther, path) }
+
+// patience lets this request take longer than the server's timeouts allow others.
+func (c *call) patience(d time.Duration) {
+	rc := http.NewResponseController(c.Response())
+	until := time.Now().Add(d)
+	// Neither is an error: what cannot be extended has no limit or a limit of its own.
+	_ = rc.SetReadDeadline(until)
+	_ = rc.SetWriteDeadline(until)
+}
+
+// look is the situation of the node, the same for everything in one answer.
+func (c *call) look() *situation {
+	if c.now == nil {
+		c.now = c.srv.look(c.m)
+	}
+	return c.now
+}
+
+// slotPath is the page of a slot.
+func slotPath(label string) string { return "/slots/" + url.PathEscape(label) }
+
+func packagePath(digest string) string { return "/sync/packages/" + url.PathEscape(digest) }
+
+func jobPath(id string) string { return "/jobs/" + url.PathEscape(id) }
+
+func applicationPath(name string) string { return "/applications/" + url.PathEscape(name) }
+
+func keyPath(label, fingerprint string) string {
+	return "/coverage/" + url.PathEscape(label) + "/" + url.PathEscape(fingerprint)
+}

@@ -1,0 +1,142 @@
+package webconf
+
+import (
+	"cmp"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+)
+
+type clusterView struct {
+	Node        string
+	Name        string
+	ID          string
+	Created     time.Time
+	Nodes       []nodeRow
+	Quorum      bool
+	Voters      int
+	Needed      int // voters for a majority
+	Leader      string
+	Fingerprint string
+	Ends        time.Time // of this node's TLS certificate
+	Invites     []inviteRow
+	Invitation  *node.Invitation // just made, and shown once
+	OwnerEnds   time.Time
+}
+
+// Tolerates is how many voters may fail before nothing can be changed.
+func (v clusterView) Tolerates() int { return max(0, v.Voters-v.Needed) }
+
+// A nodeRow is one node of the cluster.
+type nodeRow struct {
+	cluster.Node
+	Here     bool
+	Mark     mark
+	Role     string // leader, voter, standby
+	Seen     node.Seen
+	Clock    string    // difference to this node's, where it matters
+	Ends     time.Time // of the identity certificate
+	Active   int
+	Slots    int
+	HasOwner bool // the owner key is on its admin token
+}
+
+// An inviteRow is a one-time code that has not been used.
+type inviteRow struct {
+	Hash string
+	cluster.Invite
+}
+
+func clusterPage(c *call) error {
+	return showCluster(c, newForm("invite", map[string]string{"hours": "1"}), nil)
+}
+
+func showCluster(c *call, f *form, made *node.Invitation) error {
+	v := newClusterView(c.look())
+	v.Fingerprint, _ = c.m.Fingerprint() // without one there is no console
+	v.Invitation, v.OwnerEnds = made, c.m.Identity.Owner().NotAfter
+	return c.show(page{Name: "cluster", Title: "Cluster " + v.Name, Nav: "/cluster", Form: f, Data: v})
+}
+
+func newClusterView(s *situation) clusterView {
+	v := clusterView{Node: s.Node, Name: s.State.Cluster.Name, ID: s.State.Cluster.ID, Created: s.State.Cluster.Created, Quorum: s.Status.Quorum,
+		Voters: len(s.Status.Voters), Needed: len(s.Status.Voters)/2 + 1, Leader: s.Status.Leader, Ends: s.CertificateEnds}
+	for _, name := range s.names() {
+		v.Nodes = append(v.Nodes, newNodeRow(s, s.State.Nodes[name]))
+	}
+	for _, hash := range slices.Sorted(maps.Keys(s.State.Invites)) {
+		if i := s.State.Invites[hash]; i.Used == "" && s.Now.Before(i.Expires) {
+			v.Invites = append(v.Invites, inviteRow{hash, i})
+		}
+	}
+	slices.SortStableFunc(v.Invites, func(a, b inviteRow) int {
+		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Hash, b.Hash))
+	})
+	return v
+}
+
+func newNodeRow(s *situation, n cluster.Node) nodeRow {
+	seen := s.Seen[n.Name]
+	r := nodeRow{Node: n, Here: n.Name == s.Node, Mark: memberMark(n, seen), Seen: seen, HasOwner: seen.Health.HoldsOwner}
+	switch {
+	case s.Status.Leader == n.Name:
+		r.Role = "Leader"
+	case slices.Contains(s.Status.Voters, n.Name):
+		r.Role = "Voter"
+	case slices.Contains(s.Status.Standbys, n.Name):
+		r.Role = "Without a vote"
+	}
+	if d := s.clockDifference(n.Name); d.Abs() >= clockLimit {
+		r.Clock = "clock about " + span(d.Abs()) + " ahead"
+		if d < 0 {
+			r.Clock = "clock about " + span(d.Abs()) + " behind"
+		}
+	}
+	if pic, err := x509.ParseCertificate(n.Identity); err == nil {
+		r.Ends = pic.NotAfter
+	}
+	r.Active, r.Slots = s.seats(n.Name)
+	return r
+}
+
+// inviteNode makes a one-time code and shows it in the answer itself: it is in no address and no
+// session, and nobody can see it again.
+func inviteNode(c *call) error {
+	f, err := c.readForm("invite")
+	if err != nil {
+		return err
+	}
+	hours, err := strconv.ParseFloat(f.text("hours"), 64)
+	if err != nil || hours <= 0 || hours > maxInviteHours {
+		f.fail("hours", "Enter for how many hours the code is good: more than 0, at most %d.", maxInviteHours)
+		return showCluster(c, f, nil)
+	}
+	made, err := c.m.Invite(c.Request().Context(), c.actor, f.text("node"), time.Duration(hours*float64(time.Hour)))
+	if err != nil {
+		if err := f.blame("node", err); err != nil {
+			return err
+		}
+		return showCluster(c, f, nil)
+	}
+	return showCluster(c, newForm("invite", map[string]string{"hours": "1"}), &made)
+}
+
+func withdrawInvitation(c *call) error {
+	f, err := c.readForm("withdraw")
+	if err != nil {
+		return err
+	}
+	if err := c.m.Withdraw(c.Request().Context(), c.actor, f.Value("hash")); err != nil {
+		return err
+	}
+	if err := c.flash(fmt.Sprintf("The invitation %s is withdrawn.", f.Value("hash")[:8])); err != nil {
+		return err
+	}
+	return c.redirect("/cluster")
+}

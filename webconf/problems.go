@@ -1,0 +1,202 @@
+package webconf
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+)
+
+// A problem is something that does not work as it should, and what to do about it.
+type problem struct {
+	Severity string `json:"severity"` // bad or warn
+	Text     string `json:"text"`
+	Remedy   string `json:"remedy"`
+	Path     string `json:"-"` // the page where it can be dealt with
+	Action   string `json:"-"` // what the link there says
+}
+
+// Severities.
+const (
+	bad  = "bad"  // something fails now, or a key may be lost
+	warn = "warn" // something will fail, or fails elsewhere
+)
+
+// problems are listed with the most urgent first.
+func (v *situation) problems() []problem {
+	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.keyProblems(), v.nodeProblems())
+	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
+	return list
+}
+
+func (v *situation) quorumProblems() []problem {
+	if v.Status.Quorum {
+		return nil
+	}
+	voters := v.Status.Voters
+	text := "This node sees no majority of the cluster, so nothing can be changed."
+	remedy := "Everything can still be looked at, slots can be activated, and applications go on using their keys. " +
+		"New packages, imports, codes and accounts wait."
+	if n := len(voters); n > 1 {
+		remedy += fmt.Sprintf(" At least %d of %s must run and reach one another.", n/2+1, and(voters))
+		if silent := v.silent(); len(silent) > 0 {
+			remedy += fmt.Sprintf(" Not answering: %s.", and(silent))
+		}
+	}
+	return []problem{{bad, text, remedy, "/cluster", "See the nodes"}}
+}
+
+func (v *situation) tokenProblems() []problem {
+	var list []problem
+	for _, name := range slices.Sorted(maps.Keys(v.Modules)) {
+		if m := v.Modules[name]; !m.Up {
+			text := fmt.Sprintf("The PKCS#11 module %s does not run on %s.", name, v.Node)
+			if m.Err != nil {
+				text = fmt.Sprintf("The PKCS#11 module %s does not run on %s: %v.", name, v.Node, m.Err)
+			}
+			list = append(list, problem{bad, text,
+				"Keyferry starts it again by itself. If it stays down, see whether the device is connected and its library is installed; the node's log has more.", "/hsm", "See the HSM"})
+		}
+	}
+	switch {
+	case v.AdminRefused != nil:
+		list = append(list, problem{bad, fmt.Sprintf("The admin token of %s refuses the code that the node has stored, so the node cannot sign.", v.Node),
+			"Another program has changed the token or its code. Packages can be neither made nor imported here until the token is as it was: restore it from the HSM's backup, or remove this node and let it join anew.", "/hsm", "See the HSM"})
+	case !v.AdminOpen && !v.moduleDown():
+		list = append(list, problem{bad, fmt.Sprintf("The admin token of %s is not open, so the node cannot sign.", v.Node),
+			"The node tries again every minute. Packages can be neither made nor imported here until then.", "/hsm", "See the HSM"})
+	}
+	if left := v.CertificateEnds.Sub(v.Now); !v.CertificateEnds.IsZero() && left < certificateWarning {
+		list = append(list, problem{warn, fmt.Sprintf("The TLS certificate of %s ends %s.", v.Node, relative(v.CertificateEnds, v.Now)),
+			"The node renews it by itself as soon as its admin token is open. When it has ended, the other nodes refuse this one.", "/hsm", "See the HSM"})
+	}
+	return list
+}
+
+func (v *situation) moduleDown() bool {
+	for _, m := range v.Modules {
+		if !m.Up {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *situation) slotProblems() []problem {
+	var waiting []string
+	var list []problem
+	for _, s := range v.Slots {
+		switch {
+		case s.State == cluster.Active:
+		case s.Mode == cluster.Manual && s.State == cluster.Down:
+			waiting = append(waiting, s.Label)
+		case s.State == cluster.Broken && !v.Modules[s.Module].Up: // said of the module
+		default:
+			list = append(list, problem{bad, fmt.Sprintf("Slot %s does not work on %s: %s", s.Label, v.Node, stopped(s.Reason)),
+				"Applications on this node cannot use its keys until it is open.", slotPath(s.Label), "See the slot"})
+		}
+	}
+	switch len(waiting) {
+	case 0:
+	case 1:
+		list = append(list, problem{bad, fmt.Sprintf("Slot %s is closed on %s: it waits for its authentication code.", waiting[0], v.Node),
+			"Applications on this node may not be able to use its keys until somebody enters the code.", slotPath(waiting[0]) + "#activate", "Activate"})
+	default:
+		list = append(list, problem{bad, fmt.Sprintf("%s are closed on %s: %s wait for their authentication codes.", plural(len(waiting), "slot"), v.Node, and(waiting)),
+			"Applications on this node may not be able to use their keys until somebody enters the codes.", "/slots", "See the slots"})
+	}
+	return list
+}
+
+func (v *situation) keyProblems() []problem {
+	var list []problem
+	s := v.Summary
+	if s.Gaps > 0 {
+		list = append(list, problem{bad, fmt.Sprintf("Failover is not complete: %d of %s %s not on every node.", s.Gaps, plural(s.Keys, "key"), are(s.Gaps)),
+			"Applications on a node that lacks a key fail when they try it. Make a synchronization package and import it there." + v.losses(), "/coverage?show=gaps", "See the keys"})
+	}
+	if s.Gaps == 0 && len(s.Alone) > 0 {
+		list = append(list, problem{warn, fmt.Sprintf("As far as is known, %s %s on one node alone.", plural(len(s.Alone), "key"), are(len(s.Alone))),
+			"Nodes that do not answer, or whose slots are closed, cannot say." + v.losses(), "/coverage", "See the keys"})
+	}
+	loose := 0
+	for _, slot := range v.Slots {
+		loose += slot.Loose
+	}
+	if loose > 0 {
+		list = append(list, problem{warn, fmt.Sprintf("Tokens of %s hold %s.", v.Node, plural(loose, "incomplete object")),
+			"Another program made them, or is just making them. They are not synchronized; if they stay, that program can remove them.", "/slots", "See the slots"})
+	}
+	return list
+}
+
+// losses says which keys would go with which node.
+func (v *situation) losses() string {
+	byNode := alone(v.Coverage)
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(byNode)) {
+		fmt.Fprintf(&b, " If %s fails now, %s.", name, lostWith(byNode[name]))
+	}
+	return b.String()
+}
+
+// alone lists the keys that a single node holds, by that node.
+func alone(list []node.KeyCoverage) map[string][]string {
+	byNode := map[string][]string{}
+	for _, k := range list {
+		if k.Alone {
+			byNode[k.Holders[0]] = append(byNode[k.Holders[0]], keyName(k.Key))
+		}
+	}
+	return byNode
+}
+
+func lostWith(keys []string) string {
+	const most = 3
+	named := keys
+	if len(keys) > most+1 {
+		named = append(slices.Clone(keys[:most]), plural(len(keys)-most, "more key"))
+	}
+	if len(keys) == 1 {
+		return and(named) + " is lost with it"
+	}
+	return and(named) + " are lost with it"
+}
+
+func (v *situation) nodeProblems() []problem {
+	var list []problem
+	for _, name := range v.silent() {
+		text := fmt.Sprintf("Node %s has not answered since this node started.", name)
+		if last := v.Seen[name].Last; !last.IsZero() {
+			text = fmt.Sprintf("Node %s does not answer; it last did %s.", name, relative(last, v.Now))
+		}
+		list = append(list, problem{warn, text, "What it holds is not known meanwhile. See whether it runs, and whether the nodes reach each other.", "/cluster", "See the nodes"})
+	}
+	for _, name := range v.names() {
+		d := v.clockDifference(name)
+		if d.Abs() < clockLimit || !v.Seen[name].Answers {
+			continue
+		}
+		word := "ahead of"
+		if d < 0 {
+			word = "behind"
+		}
+		list = append(list, problem{warn, fmt.Sprintf("The clock of %s is about %s %s that of %s.", name, span(d.Abs()), word, v.Node),
+			"From five minutes on, packages are refused as not valid yet. Let all nodes use the same time source.", "/cluster", "See the nodes"})
+	}
+	return list
+}
+
+// keyName is how people call a key.
+func keyName(k node.KeyName) string {
+	switch {
+	case k.Label != "":
+		return k.Label
+	case k.ID != "":
+		return "ID " + k.ID
+	}
+	return "key " + k.Fingerprint[:min(len(k.Fingerprint), 12)]
+}

@@ -1,0 +1,223 @@
+package webconf
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/keyferry/keyferry/assets"
+	"github.com/labstack/echo/v4"
+)
+
+// views are the templates, one set per page: each is the layout and the parts with one page's content.
+type views struct {
+	sets map[string]*template.Template
+}
+
+func newViews(files *static) (*views, error) {
+	base := template.New("").Funcs(functions(files)).Option("missingkey=error")
+	templates := assets.Templates()
+	base, err := base.ParseFS(templates, "layout.html", "parts.html")
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(templates, "*.html")
+	if err != nil {
+		return nil, err
+	}
+	v := &views{sets: map[string]*template.Template{}}
+	for _, file := range names {
+		name := strings.TrimSuffix(file, ".html")
+		if name == "layout" || name == "parts" {
+			continue
+		}
+		set, err := base.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if v.sets[name], err = set.ParseFS(templates, file); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// functions are what templates can call.
+func functions(files *static) template.FuncMap {
+	now := time.Now
+	return template.FuncMap{
+		"static": files.url,
+		"icon": func(name string) template.HTML {
+			return template.HTML(`<svg class="i" aria-hidden="true" focusable="false"><use href="` + files.url("icons.svg") + `#` + template.HTMLEscapeString(name) + `"/></svg>`)
+		},
+		"ago":      func(t time.Time) template.HTML { return timeTag(t, now()) },
+		"date":     dateTag,
+		"past":     func(t time.Time) bool { return t.Before(now()) },
+		"size":     size,
+		"plural":   plural,
+		"are":      are,
+		"and":      and,
+		"sentence": sentence,
+		"stopped":  stopped,
+		"grouped":  grouped,
+		"short":    short,
+		"input":    newInput,
+		"keyName":  keyName,
+
+		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
+		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
+		"modeWord": modeWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
+
+		"slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
+		"receiptPath": receiptPath,
+	}
+}
+
+// A page is what one template draws.
+type page struct {
+	Name    string // of the template
+	Title   string
+	Nav     string // which entry of the navigation it belongs to: its path
+	Crumbs  []crumb
+	Refresh int // seconds after which the browser loads it again; 0: never
+	Form    *form
+	Data    any
+
+	frame
+}
+
+// A crumb is one step of the way to a page.
+type crumb struct{ Text, Path string }
+
+// A frame is what stands around every page.
+type frame struct {
+	Node    string
+	Cluster string
+	Account string // empty when nobody is logged in
+	Theme   string // "light", "dark" or "" for what the system has
+	Back    string // the path of this page
+	Nodes   []nodeLink
+	Gaps    int
+	Banner  *problem
+	More    int // further problems
+	Notes   []string
+}
+
+// A nodeLink leads to a node's own console.
+type nodeLink struct {
+	Name string
+	URL  string
+	Mark mark
+	Here bool
+}
+
+// Failed tells whether a form is shown again because something was wrong with it.
+func (p page) Failed() bool { return p.Form != nil && !p.Form.ok() }
+
+// draw writes a page as HTML.
+func (v *views) draw(p page) ([]byte, error) {
+	set, ok := v.sets[p.Name]
+	if !ok {
+		return nil, fmt.Errorf("there is no template %q", p.Name)
+	}
+	var b bytes.Buffer
+	err := set.ExecuteTemplate(&b, "layout", p)
+	return b.Bytes(), err
+}
+
+// show answers with a page.
+func (c *call) show(p page) error {
+	status := http.StatusOK
+	if p.Failed() {
+		status = p.Form.status
+	}
+	return c.render(status, p)
+}
+
+// render answers with a page, whole or not at all.
+func (c *call) render(status int, p page) error {
+	p.frame = c.frame(p)
+	b, err := c.srv.views.draw(p)
+	if err != nil {
+		return err
+	}
+	return c.HTMLBlob(status, b)
+}
+
+// frame gathers what stands around a page. Who is not logged in sees nothing of the cluster but its name.
+func (c *call) frame(p page) frame {
+	f := frame{Node: c.srv.node.Name(), Theme: c.theme(), Back: c.Request().URL.RequestURI()}
+	if c.Request().Method != http.MethodGet {
+		f.Back = "/"
+	}
+	if c.m == nil {
+		return f
+	}
+	f.Cluster = c.m.State().Cluster.Name
+	if c.actor.Kind == "" {
+		return f
+	}
+	v := c.look()
+	f.Account, f.Gaps, f.Notes = c.actor.Name, v.Summary.Gaps, c.flashes()
+	here := c.Request().URL.EscapedPath()
+	there := p.Nav // jobs and packages differ from node to node; slots and keys do not
+	if strings.HasPrefix(here, "/slots/") || strings.HasPrefix(here, "/coverage/") {
+		there = here
+	}
+	for _, name := range v.names() {
+		f.Nodes = append(f.Nodes, nodeLink{name, v.State.Nodes[name].WebURL + there, v.healthMark(name), name == v.Node})
+	}
+	if p.Name != "status" { // which lists all of them
+		f.Banner, f.More = banner(v.problems(), here)
+	}
+	return f
+}
+
+// banner picks the most urgent problem that this page does not treat itself.
+func banner(list []problem, here string) (first *problem, more int) {
+	for _, p := range list {
+		path, _, _ := strings.Cut(p.Path, "?")
+		path, _, _ = strings.Cut(path, "#")
+		switch {
+		case path == here:
+		case first == nil:
+			first = &p
+		default:
+			more++
+		}
+	}
+	return first, more
+}
+
+const themeCookie = "__Host-keyferry-theme"
+
+// theme is what this browser has chosen.
+func (c *call) theme() string {
+	cookie, err := c.Cookie(themeCookie)
+	if err != nil || cookie.Value != "light" && cookie.Value != "dark" {
+		return ""
+	}
+	return cookie.Value
+}
+
+// setTheme keeps the choice in the browser: it is about that screen, and about no account.
+func setTheme(c *call) error {
+	f, err := c.readForm("theme")
+	if err != nil {
+		return err
+	}
+	cookie := &http.Cookie{Name: themeCookie, Value: f.text("theme"), Path: "/", MaxAge: 365 * 24 * 3600, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	switch cookie.Value {
+	case "light", "dark":
+	case "system":
+		cookie.MaxAge = -1
+	default:
+		return echo.NewHTTPError(http.StatusBadRequest, "the theme is light, dark or system")
+	}
+	c.SetCookie(cookie)
+	return c.redirect(localPath(f.Values.Get("back")))
+}

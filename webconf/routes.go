@@ -1,0 +1,131 @@
+package webconf
+
+import (
+	"net/http"
+
+	"github.com/keyferry/keyferry/cluster"
+)
+
+// A route is one thing that can be asked. There is no other way to make one, so each says who may.
+type route struct {
+	method     string
+	path       string
+	permission cluster.Permission // public and loggedIn are for routes that no permission is about
+	handle     func(*call) error
+	body       int64 // bytes that the request's body may have
+}
+
+const (
+	public   cluster.Permission = "public"    // anybody; in the API also before the node is a member
+	loggedIn cluster.Permission = "logged in" // whoever has a session, about that session
+)
+
+const (
+	none   = 0
+	small  = maxForm
+	stream = maxUpload // read as it comes, never held in memory
+)
+
+const (
+	get    = http.MethodGet
+	head   = http.MethodHead
+	post   = http.MethodPost
+	put    = http.MethodPut
+	remove = http.MethodDelete
+)
+
+// consoleRoutes is every page and form of WebConf.
+func consoleRoutes() []route {
+	return []route{
+		{get, "/static/:hash/:file", public, staticFile, none},
+		{post, "/theme", public, setTheme, small},
+		{get, "/setup", public, setupPage, none},
+		{post, "/setup", public, setup, small},
+		{get, "/login", public, loginPage, none},
+		{post, "/login", public, login, small},
+		{post, "/logout", loggedIn, logout, small},
+		{get, "/account", loggedIn, accountPage, none},
+		{post, "/account/password", loggedIn, changePassword, small},
+
+		{get, "/", cluster.MayView, statusPage, none},
+		{get, "/hsm", cluster.MayView, hsmPage, none},
+		{get, "/coverage", cluster.MayView, coveragePage, none},
+		{get, "/coverage.csv", cluster.MayView, coverageCSV, none},
+		{get, "/coverage/:label/:fingerprint", cluster.MayView, keyPage, none},
+
+		{get, "/slots", cluster.MayView, slotsPage, none},
+		{get, "/new-slot", cluster.MayManageSlots, newSlotPage, none}, // not below /slots/, where it could be a label
+		{post, "/new-slot", cluster.MayManageSlots, newSlot, small},
+		{get, "/slots/:label", cluster.MayView, slotPage, none},
+		{post, "/slots/:label/activate", cluster.MayActivate, activateSlot, small},
+		{post, "/slots/:label/deactivate", cluster.MayActivate, deactivateSlot, small},
+		{post, "/slots/:label/code", cluster.MayManageSlots, changeCode, small},
+		{post, "/slots/:label/mode", cluster.MayManageSlots, setMode, small},
+
+		{get, "/sync", cluster.MayView, syncPage, none},
+		{post, "/sync/packages", cluster.MaySynchronize, makePackage, small},
+		{post, "/sync/uploads", cluster.MaySynchronize, uploadPackage, stream},
+		{get, "/sync/packages/:digest", cluster.MayView, packagePage, none},
+		{get, "/sync/packages/:digest/file", cluster.MaySynchronize, packageFile, none},
+		{head, "/sync/packages/:digest/file", cluster.MaySynchronize, packageFile, none},
+		{post, "/sync/packages/:digest/import", cluster.MaySynchronize, importPackage, small},
+		{get, "/sync/receipts/:package/:node", cluster.MayView, receiptPage, none},
+		{get, "/sync/receipts/:package/:node/jws", cluster.MayView, receiptFile, none},
+
+		{get, "/applications", cluster.MayView, applicationsPage, none},
+		{get, "/new-application", cluster.MayManageApps, newApplicationPage, none},
+		{post, "/new-application", cluster.MayManageApps, newApplication, small},
+		{get, "/applications/:name", cluster.MayView, applicationPage, none},
+		{post, "/applications/:name", cluster.MayManageApps, changeApplication, small},
+		{post, "/applications/:name/remove", cluster.MayManageApps, removeApplication, small},
+		{post, "/applications/:name/restart", cluster.MayRestartApps, restartApplication, small},
+
+		{get, "/cluster", cluster.MayView, clusterPage, none},
+		{post, "/cluster/invitations", cluster.MayManageNodes, inviteNode, small},
+		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
+		{get, "/cluster/nodes/:node/identity.jwk", cluster.MayView, identityKey, none},
+		{get, "/audit", cluster.MayView, auditPage, none},
+		{get, "/jobs", cluster.MayView, jobsPage, none},
+		{get, "/jobs/:id", cluster.MayView, jobPage, none},
+	}
+}
+
+// apiRoutes is the JSON API of the Unix socket.
+func apiRoutes() []route {
+	const v1 = "/api/v1"
+	return []route{
+		{get, v1 + "/status", public, apiStatus, none},
+		{post, v1 + "/cluster/init", public, apiInit, small},
+		{post, v1 + "/cluster/join", public, apiJoin, small},
+		{post, v1 + "/cluster/invitations", cluster.MayManageNodes, apiInvite, small},
+		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
+
+		{get, v1 + "/hsm", cluster.MayView, apiHSM, none},
+		{get, v1 + "/slots", cluster.MayView, apiSlots, none},
+		{post, v1 + "/slots", cluster.MayManageSlots, apiNewSlot, small},
+		{post, v1 + "/slots/:label/activate", cluster.MayActivate, apiActivate, small},
+		{post, v1 + "/slots/:label/deactivate", cluster.MayActivate, apiDeactivate, small},
+		{post, v1 + "/slots/:label/code", cluster.MayManageSlots, apiChangeCode, small},
+		{post, v1 + "/slots/:label/mode", cluster.MayManageSlots, apiSetMode, small},
+		{get, v1 + "/coverage", cluster.MayView, apiCoverage, none},
+
+		{get, v1 + "/sync/plan", cluster.MayView, apiPlan, none},
+		{get, v1 + "/sync/packages", cluster.MayView, apiPackages, none},
+		{post, v1 + "/sync/packages", cluster.MaySynchronize, apiBuild, small},
+		{get, v1 + "/sync/packages/:digest", cluster.MayView, apiPackage, none},
+		{get, v1 + "/sync/packages/:digest/file", cluster.MaySynchronize, packageFile, none},
+		{head, v1 + "/sync/packages/:digest/file", cluster.MaySynchronize, packageFile, none},
+		{get, v1 + "/sync/packages/:digest/preview", cluster.MayView, apiPreview, none},
+		{post, v1 + "/sync/packages/:digest/import", cluster.MaySynchronize, apiImport, small},
+		{post, v1 + "/sync/uploads", cluster.MaySynchronize, apiUpload, stream},
+		{post, v1 + "/sync/inspect", cluster.MayView, apiInspect, stream},
+
+		{get, v1 + "/jobs", cluster.MayView, apiJobs, none},
+		{get, v1 + "/jobs/:id", cluster.MayView, apiJob, none},
+		{get, v1 + "/applications", cluster.MayView, apiApplications, none},
+		{put, v1 + "/applications/:name", cluster.MayManageApps, apiPutApplication, small},
+		{remove, v1 + "/applications/:name", cluster.MayManageApps, apiRemoveApplication, none},
+		{post, v1 + "/applications/:name/restart", cluster.MayRestartApps, apiRestart, small},
+		{get, v1 + "/audit", cluster.MayView, apiAudit, none},
+	}
+}

@@ -1,0 +1,192 @@
+package webconf
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/sessions"
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+)
+
+// A sessionStore keeps sessions in this process, as sessions.Store wants them. The browser holds a random
+// token and nothing else; the store holds the token's SHA-256, so that its memory opens no session.
+// Sessions end after a while, at logout, and when the node restarts.
+type sessionStore struct {
+	cookie string // its name
+
+	mu   sync.Mutex
+	live map[string]*liveSession // by hexadecimal SHA-256 of the token
+}
+
+// A liveSession is one browser that is logged in.
+type liveSession struct {
+	began, seen time.Time
+	values      map[any]any
+}
+
+func (l *liveSession) ended(now time.Time) bool {
+	return now.Sub(l.seen) >= sessionIdle || now.Sub(l.began) >= sessionLife
+}
+
+// newSessionStore names the cookie after the node, because the nodes of a demo share a host, and cookies
+// do not tell ports apart.
+func newSessionStore(nodeName string) *sessionStore {
+	return &sessionStore{cookie: "__Host-keyferry-" + nodeName, live: map[string]*liveSession{}}
+}
+
+// Get returns the session of a request, the same one each time.
+func (s *sessionStore) Get(r *http.Request, name string) (*sessions.Session, error) {
+	return sessions.GetRegistry(r).Get(s, name)
+}
+
+// New finds the session that the request's cookie opens, or makes an empty one that is not kept.
+func (s *sessionStore) New(r *http.Request, name string) (*sessions.Session, error) {
+	session := sessions.NewSession(s, name)
+	session.IsNew = true
+	session.Options = &sessions.Options{Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	cookie, err := r.Cookie(name)
+	if err != nil {
+		return session, nil
+	}
+	id, now := tokenID(cookie.Value), time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	live, ok := s.live[id]
+	switch {
+	case !ok:
+	case live.ended(now):
+		delete(s.live, id)
+	default:
+		live.seen = now
+		session.ID, session.IsNew, session.Values = id, false, maps.Clone(live.values)
+	}
+	return session, nil
+}
+
+// Save keeps a session. One without an ID gets a token, and the browser its cookie; one with a negative
+// MaxAge ends.
+func (s *sessionStore) Save(_ *http.Request, w http.ResponseWriter, session *sessions.Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if session.Options.MaxAge < 0 {
+		delete(s.live, session.ID)
+		http.SetCookie(w, sessions.NewCookie(session.Name(), "", session.Options))
+		return nil
+	}
+	if live, ok := s.live[session.ID]; ok {
+		live.values, live.seen = maps.Clone(session.Values), now
+		return nil
+	}
+	if session.ID != "" {
+		return nil // it ended meanwhile
+	}
+	s.makeRoom(now)
+	token := rand.Text() + rand.Text() // 256 random bits
+	session.ID, session.IsNew = tokenID(token), false
+	s.live[session.ID] = &liveSession{began: now, seen: now, values: maps.Clone(session.Values)}
+	http.SetCookie(w, sessions.NewCookie(session.Name(), token, session.Options))
+	return nil
+}
+
+// forget ends a session that the browser is about to get a new token for.
+func (s *sessionStore) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, id)
+}
+
+// makeRoom forgets sessions that have ended and, where that is not enough, the one idle for longest.
+func (s *sessionStore) makeRoom(now time.Time) {
+	if len(s.live) < maxSessions {
+		return
+	}
+	maps.DeleteFunc(s.live, func(_ string, l *liveSession) bool { return l.ended(now) })
+	oldest := ""
+	for id, l := range s.live {
+		if oldest == "" || l.seen.Before(s.live[oldest].seen) {
+			oldest = id
+		}
+	}
+	if len(s.live) >= maxSessions {
+		delete(s.live, oldest)
+	}
+}
+
+func tokenID(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// What a session holds. The password's hash is there so that a new password ends all older sessions of
+// the account, on every node.
+const (
+	sessionAccount = "account"
+	sessionHash    = "hash"
+)
+
+// fromBrowser finds the session of a request to the console.
+func (c *call) fromBrowser() error {
+	if c.m == nil {
+		return node.ErrNotMember
+	}
+	session, err := c.srv.sessions.Get(c.Request(), c.srv.sessions.cookie)
+	if err != nil {
+		return err
+	}
+	c.session = session
+	name, _ := session.Values[sessionAccount].(string)
+	if name == "" {
+		return nil
+	}
+	if account, ok := c.m.State().Accounts[name]; !ok || account.Hash != session.Values[sessionHash] {
+		return c.endSession()
+	}
+	c.actor = cluster.Actor{Kind: cluster.ByAccount, Name: name}
+	return nil
+}
+
+// startSession logs an account in, under a new token whatever the browser had before. hash is the
+// account's at the time when the password was checked.
+func (c *call) startSession(account, hash string) error {
+	c.srv.sessions.forget(c.session.ID)
+	c.session.ID, c.session.Options.MaxAge = "", 0
+	c.session.Values = map[any]any{sessionAccount: account, sessionHash: hash}
+	return c.save()
+}
+
+// endSession forgets the session, here and in the browser.
+func (c *call) endSession() error {
+	c.session.Options.MaxAge = -1
+	c.session.Values = map[any]any{}
+	return c.save()
+}
+
+func (c *call) save() error { return c.session.Save(c.Request(), c.Response()) }
+
+// flash keeps a line for the next page that this browser sees.
+func (c *call) flash(text string) error {
+	c.session.AddFlash(text)
+	return c.save()
+}
+
+// flashes are the lines kept for this page.
+func (c *call) flashes() []string {
+	var lines []string
+	if c.session == nil || c.actor.Kind == "" {
+		return nil
+	}
+	for _, f := range c.session.Flashes() {
+		lines = append(lines, f.(string))
+	}
+	if len(lines) > 0 {
+		_ = c.save() // only memory
+	}
+	return lines
+}

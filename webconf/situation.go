@@ -1,0 +1,120 @@
+package webconf
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+)
+
+// A situation is what this node knows at one moment: what pages, banner and the API's status are made
+// of. It is plain data, so that tests can make any.
+type situation struct {
+	Now     time.Time
+	Node    string
+	State   *cluster.State
+	Status  cluster.Status
+	Slots   []node.SlotView
+	Modules map[string]node.ModuleHealth
+	Seen    map[string]node.Seen // by node
+
+	AdminOpen       bool
+	AdminRefused    error     // why the admin token does not take the stored code
+	CertificateEnds time.Time // of this node's TLS certificate
+
+	Coverage []node.KeyCoverage
+	Summary  node.Summary
+}
+
+// look gathers the situation. It asks no HSM and no other node.
+func (s *Server) look(m *node.Member) *situation {
+	list, summary := s.coverage.get(m)
+	v := &situation{
+		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(),
+		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
+		Coverage: list, Summary: summary,
+	}
+	for name := range v.State.Nodes {
+		v.Seen[name] = m.Peers.Seen(name)
+	}
+	if c, err := m.Identity.Certificate(); err == nil {
+		v.CertificateEnds = c.Leaf.NotAfter
+	}
+	return v
+}
+
+// names are the nodes of the cluster, in order.
+func (v *situation) names() []string { return slices.Sorted(maps.Keys(v.State.Nodes)) }
+
+// silent are the nodes that do not answer, in order.
+func (v *situation) silent() []string {
+	return slices.DeleteFunc(v.names(), func(n string) bool { return v.Seen[n].Answers })
+}
+
+// active counts the open slots of this node.
+func (v *situation) active() int {
+	n := 0
+	for _, s := range v.Slots {
+		if s.State == cluster.Active {
+			n++
+		}
+	}
+	return n
+}
+
+// seats counts the open slots of any node, and all of its slots.
+func (v *situation) seats(name string) (active, total int) {
+	for _, slot := range v.State.Slots {
+		seat, ok := slot.Seats[name]
+		if !ok {
+			continue
+		}
+		total++
+		if seat.State == cluster.Active {
+			active++
+		}
+	}
+	return active, total
+}
+
+// clockDifference is about how far the clock of another node is ahead of this one.
+func (v *situation) clockDifference(name string) time.Duration {
+	s := v.Seen[name]
+	if name == v.Node || s.Last.IsZero() || s.Health.Time.IsZero() {
+		return 0
+	}
+	return s.Health.Time.Sub(s.Last)
+}
+
+// A coverageCache keeps the comparison of all keys for as long as nothing in it can have changed: with
+// many keys it takes longer than everything else on a page, and each page shows its count.
+type coverageCache struct {
+	mu      sync.Mutex
+	state   *cluster.State
+	answers string
+	list    []node.KeyCoverage
+	summary node.Summary
+}
+
+func (c *coverageCache) get(m *node.Member) ([]node.KeyCoverage, node.Summary) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := m.State() // before the comparison: what comes after it makes the next one
+	var answering []string
+	for name := range state.Nodes {
+		if m.Peers.Seen(name).Answers {
+			answering = append(answering, name)
+		}
+	}
+	slices.Sort(answering)
+	answers := strings.Join(answering, " ")
+	if state != c.state || answers != c.answers {
+		c.list = m.Keys.Coverage()
+		c.state, c.answers, c.summary = state, answers, node.Summarize(c.list)
+	}
+	return c.list, c.summary
+}

@@ -1,0 +1,44 @@
+package webconf
+
+import (
+	"github.com/keyferry/keyferry/node"
+)
+
+type statusView struct {
+	Problems []problem
+	Active   int // slots of this node
+	Slots    int
+	Keys     node.Summary
+	Answers  int
+	Nodes    int
+	Recent   []auditRow
+	Single   bool // there is one node only, so nothing is redundant
+	Leader   string
+	NoSlots  bool // in the whole cluster
+}
+
+const recentRows = 6
+
+func statusPage(c *call) error {
+	v := c.look()
+	return c.show(page{Name: "status", Title: "Status of " + v.Node, Nav: "/", Data: newStatusView(v)})
+}
+
+func newStatusView(v *situation) statusView {
+	rows, _ := auditRowsOf(v.State, auditFilter{}, 0, recentRows)
+	return statusView{
+		Problems: v.problems(), Active: v.active(), Slots: len(v.Slots), Keys: v.Summary, Answers: len(v.names()) - len(v.silent()),
+		Nodes: len(v.State.Nodes), Recent: rows, Single: len(v.State.Nodes) == 1, Leader: v.Status.Leader, NoSlots: len(v.State.Slots) == 0,
+	}
+}
+
+// State is the node's state in one word, for the head of the page.
+func (s statusView) State() mark {
+	switch {
+	case len(s.Problems) == 0:
+		return mark{"ok", "ok", "All is well"}
+	case s.Problems[0].Severity == bad:
+		return mark{"bad", "alert", "Needs attention now"}
+	}
+	return mark{"warn", "warn", "Needs attention"}
+}

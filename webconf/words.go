@@ -1,0 +1,244 @@
+package webconf
+
+import (
+	"strings"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
+	"github.com/keyferry/keyferry/syncpkg"
+)
+
+// A mark is a state for the eye: a tone, an icon and a word, never the tone alone.
+type mark struct {
+	Tone string // ok, warn, bad or mute
+	Icon string // name in the sprite
+	Word string
+}
+
+// seatMark is the state of a node's token in a slot.
+func seatMark(state cluster.SeatState, mode string) mark {
+	switch {
+	case state == cluster.Active:
+		return mark{"ok", "ok", "Active"}
+	case state == cluster.Down && mode == cluster.Manual:
+		return mark{"warn", "wait", "Waits for its code"}
+	case state == cluster.Down:
+		return mark{"bad", "bad", "Closed"}
+	}
+	return mark{"bad", "bad", "Does not work"}
+}
+
+// modeWord is who keeps the code of a slot.
+func modeWord(mode string) string {
+	switch mode {
+	case cluster.Generated:
+		return "Generated"
+	case cluster.Manual:
+		return "Manual"
+	}
+	return mode
+}
+
+// presenceMark is whether a node has a key.
+func presenceMark(p node.Presence) mark {
+	switch p {
+	case node.Present:
+		return mark{"ok", "check", "Present"}
+	case node.Missing:
+		return mark{"bad", "missing", "Missing"}
+	case node.Differs:
+		return mark{"bad", "warn", "Differs"}
+	case node.NotExtractable:
+		return mark{"bad", "none", "Cannot travel"}
+	case node.SlotDown:
+		return mark{"mute", "slots", "Slot closed"}
+	case node.Unknown:
+		return mark{"mute", "unknown", "Unknown"}
+	}
+	return mark{"mute", "unknown", string(p)}
+}
+
+// resultMark is how an act in the audit trail ended.
+func resultMark(result string) mark {
+	switch result {
+	case cluster.Done:
+		return mark{"ok", "ok", "Done"}
+	case cluster.Refused:
+		return mark{"warn", "none", "Refused"}
+	case cluster.Failed:
+		return mark{"bad", "bad", "Failed"}
+	case cluster.Started:
+		return mark{"mute", "wait", "Under way"}
+	}
+	return mark{"mute", "unknown", result}
+}
+
+func jobMark(state string) mark {
+	switch state {
+	case node.JobRunning:
+		return mark{"mute", "wait", "Running"}
+	case node.JobDone:
+		return mark{"ok", "ok", "Done"}
+	}
+	return mark{"bad", "bad", "Failed"}
+}
+
+func jobWord(kind string) string {
+	switch kind {
+	case "build":
+		return "Make a package"
+	case "import":
+		return "Import a package"
+	}
+	return kind
+}
+
+// keyMark is what became of a key of a package.
+func keyMark(r syncpkg.Result) mark {
+	switch r {
+	case syncpkg.Imported:
+		return mark{"ok", "ok", "Imported"}
+	case syncpkg.AlreadyThere:
+		return mark{"mute", "check", "Already there"}
+	case syncpkg.Conflict:
+		return mark{"warn", "warn", "Conflict"}
+	}
+	return mark{"bad", "bad", "Failed"}
+}
+
+// previewMark is what would become of a key of a package.
+func previewMark(action string) mark {
+	switch action {
+	case node.ActionImport:
+		return mark{"ok", "plus", "Import"}
+	case node.ActionSkip:
+		return mark{"mute", "check", "Already there"}
+	}
+	return mark{"warn", "warn", "Conflict"}
+}
+
+// tokenMark is what a token is used for.
+func tokenMark(t node.TokenView) mark {
+	switch {
+	case t.Problem != "":
+		return mark{"bad", "alert", "Needs attention"}
+	case t.Use == node.UseFree:
+		return mark{"mute", "free", "Free"}
+	case t.LoggedIn:
+		return mark{"ok", "ok", "Open"}
+	case t.Use == node.UseNone:
+		return mark{"mute", "free", "Not used"}
+	}
+	return mark{"warn", "wait", "Closed"}
+}
+
+func restartMark(ok bool) mark {
+	if ok {
+		return mark{"ok", "ok", "Restarted"}
+	}
+	return mark{"bad", "bad", "Not restarted"}
+}
+
+func abilityMark(ok bool) mark {
+	if ok {
+		return mark{"ok", "check", "Yes"}
+	}
+	return mark{"mute", "missing", "No"}
+}
+
+// memberMark is how far a node has come in joining, and whether it answers.
+func memberMark(n cluster.Node, seen node.Seen) mark {
+	switch {
+	case n.Status == cluster.Initializing:
+		return mark{"warn", "wait", "Admitted, not heard of yet"}
+	case n.Status == cluster.Connecting:
+		return mark{"warn", "wait", "Connecting"}
+	case !seen.Answers:
+		return mark{"bad", "bad", "Does not answer"}
+	}
+	return mark{"ok", "ok", "Answers"}
+}
+
+// healthMark is a node as the node switcher shows it.
+func (v *situation) healthMark(name string) mark {
+	seen := v.Seen[name]
+	active, total := v.seats(name)
+	switch {
+	case !seen.Answers:
+		return mark{"bad", "bad", "does not answer"}
+	case !seen.Health.Admin || len(seen.Health.Modules) > 0 || active < total:
+		return mark{"warn", "warn", "needs attention"}
+	}
+	return mark{"ok", "ok", "healthy"}
+}
+
+// actWords are the acts of the audit trail in words. The object follows in a column of its own.
+var actWords = map[string]string{
+	"cluster.create":   "Cluster founded",
+	"invite.add":       "Invitation made for a new node",
+	"invite.remove":    "Invitation withdrawn",
+	"node.admit":       "Node admitted",
+	"node.set":         "Node changed its description",
+	"node.identity":    "Identity of a node replaced",
+	"node.connect":     "Node connected",
+	"node.remove":      "Node removed",
+	"trust.set":        "Trust between nodes changed",
+	"seat.put":         "Token of a slot recorded",
+	"seat.report":      "Slot changed its state",
+	"seat.remove":      "Token of a slot forgotten",
+	"keys.report":      "Keys reported",
+	"package.record":   "Package recorded",
+	"package.receipt":  "Receipt recorded",
+	"account.put":      "Account made or changed",
+	"account.remove":   "Account removed",
+	"app.put":          "Application made or changed",
+	"app.remove":       "Application removed",
+	"app.run":          "Application restarted",
+	"app.restart":      "Restart of an application asked for",
+	"act.end":          "End of an act recorded",
+	"slot.create":      "Slot made",
+	"slot.activate":    "Slot activated",
+	"slot.deactivate":  "Slot deactivated",
+	"slot.change-code": "Code of a slot changed",
+	"slot.set-mode":    "Mode of a slot switched",
+	"sync.build":       "Package made",
+	"sync.import":      "Package imported",
+}
+
+func actWord(act string) string {
+	if w, ok := actWords[act]; ok {
+		return w
+	}
+	return act
+}
+
+// actorWord is who acted.
+func actorWord(a cluster.Actor) string {
+	switch a.Kind {
+	case cluster.ByConsole:
+		return a.Name + " (console)"
+	case cluster.ByNode:
+		return a.Name + " (node)"
+	}
+	return a.Name
+}
+
+// byWord is the same for where the trail is only a text: "account/alice".
+func byWord(by string) string {
+	kind, name, found := strings.Cut(by, "/")
+	if !found {
+		return by
+	}
+	return actorWord(cluster.Actor{Kind: kind, Name: name})
+}
+
+// restartWord is how an application is restarted.
+func restartWord(r cluster.Restart) string {
+	switch r.Kind {
+	case cluster.RestartCommand:
+		return "command " + r.Target
+	case cluster.RestartSystemd:
+		return "systemd unit " + r.Target
+	}
+	return "not restarted by Keyferry"
+}
