@@ -54,7 +54,7 @@ func (d *demo) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	form := url.Values{"code": {f.Code}, "name": {demoUser}, "password": {d.secrets.Password}, "again": {d.secrets.Password}}
+	form := url.Values{"code": {f.Code}, "account": {demoUser}, "password": {d.secrets.Password}, "again": {d.secrets.Password}}
 	resp, err := browser.PostForm(first.conf.WebConf.URL+"/setup", form)
 	if err != nil {
 		return fmt.Errorf("making the administrator: %w", err)

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyferry/keyferry/node"
+)
+
+// TestMain makes the test binary the program itself when it is called like it, so that the demo's
+// daemons and their workers are real processes of the code under test. "serve-until STEP FILE" is a
+// daemon that ends itself with SIGKILL at a step.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-test.") {
+		os.Exit(m.Run())
+	}
+	err := newApp(os.Stdin, os.Stdout, os.Stderr).run(context.Background(), os.Args[1:])
+	if len(os.Args) == 4 && os.Args[1] == "serve-until" {
+		err = serveUntil(os.Args[2], os.Args[3])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "keyferry:", err)
+		os.Exit(1)
+	}
+}
+
+func serveUntil(step, path string) error {
+	cfg, err := readConfig(path)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return serve(ctx, cfg, os.Stderr, func(s string) {
+		if s == step {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // nothing after it happens
+		}
+	})
+}
+
+// A running demo, as other programs see it.
+type testDemo struct {
+	readyFile
+	dir string
+	cmd *exec.Cmd
+}
+
+// startDemo runs the demo and waits for its ready file.
+func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
+	t.Helper()
+	d := &testDemo{dir: dir}
+	ready := filepath.Join(dir, "ready.json")
+	args := append([]string{"demo", "--dir", dir, "--port-base", fmt.Sprint(base), "--ready", ready}, extra...)
+	d.cmd = exec.Command(os.Args[0], args...)
+	var out bytes.Buffer
+	d.cmd.Stdout, d.cmd.Stderr = &out, &out
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.cmd.Wait() }()
+	t.Cleanup(func() {
+		d.cmd.Process.Signal(syscall.SIGINT)
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			d.cmd.Process.Kill()
+			t.Error("the demo does not end")
+		}
+		if t.Failed() {
+			t.Logf("the demo said:\n%s", out.String())
+			for _, n := range d.Nodes {
+				log, _ := os.ReadFile(filepath.Join(dir, n.Name, "keyferry.log"))
+				t.Logf("the end of %s's log:\n%s", n.Name, log[max(0, len(log)-4000):])
+			}
+		}
+	})
+	deadline := time.After(2 * time.Minute)
+	for {
+		if b, err := os.ReadFile(ready); err == nil {
+			if err := json.Unmarshal(b, &d.readyFile); err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("the demo ended: %v\n%s", err, out.String())
+		case <-deadline:
+			t.Fatalf("the demo is not ready:\n%s", out.String())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the demo as a person at the terminal does.
+func (d *testDemo) stop(t testing.TB) {
+	t.Helper()
+	d.cmd.Process.Signal(syscall.SIGINT)
+	for _, n := range d.Nodes {
+		for syscall.Kill(n.PID, 0) == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+// keyferry runs the command line against a node, and returns what it printed.
+func (d *testDemo) keyferry(i int, in string, args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.Command(os.Args[0], append(args, "--socket", d.Nodes[i].Socket)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, errs.String())
+	}
+	return out.String(), nil
+}
+
+func (d *testDemo) must(t testing.TB, i int, in string, args ...string) string {
+	t.Helper()
+	out, err := d.keyferry(i, in, args...)
+	if err != nil {
+		t.Fatalf("keyferry %v on %s: %v", args, d.Nodes[i].Name, err)
+	}
+	return out
+}
+
+// coverage asks a node, and finds a key by its label.
+func (d *testDemo) coverage(t testing.TB, i int, label string) (node.KeyCoverage, bool) {
+	t.Helper()
+	var list []node.KeyCoverage
+	if err := json.Unmarshal([]byte(d.must(t, i, "", "coverage", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range list {
+		if k.Key.Label == label {
+			return k, true
+		}
+	}
+	return node.KeyCoverage{}, false
+}
+
+// waitCoverage waits until a node says of a key that it is so on all the given nodes.
+func (d *testDemo) waitCoverage(t testing.TB, i int, label string, want node.Presence, on ...string) {
+	t.Helper()
+	var last node.KeyCoverage
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		k, ok := d.coverage(t, i, label)
+		last = k
+		all := ok
+		for _, n := range on {
+			all = all && k.Nodes[n] == want
+		}
+		if all {
+			return
+		}
+	}
+	t.Fatalf("%s never said that %q is %s on %v, but: %+v", d.Nodes[i].Name, label, want, on, last)
+}
+
+// carry makes a package on one node and imports it on others.
+func (d *testDemo) carry(t testing.TB, from int, slot string, to ...int) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "keys.keyferry")
+	d.must(t, from, "", "sync", "build", "--slot", slot, "-o", file)
+	for _, i := range to {
+		d.must(t, i, "", "sync", "import", file)
+	}
+	return file
+}
