@@ -93,6 +93,32 @@ func (s *station) until(t *testing.T, ok func(*State) bool) *State {
 	}
 }
 
+// watched counts the nodes that watch this one.
+func (s *station) watched() int {
+	n := 0
+	for _, c := range s.link.open() {
+		if tc, ok := c.Conn.(*tls.Conn); ok && tc.ConnectionState().NegotiatedProtocol == protoWatch {
+			n++
+		}
+	}
+	return n
+}
+
+// waitUntil asks every few milliseconds, for a minute at most: there is nothing to wait on.
+func waitUntil(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 func (s *station) must(t *testing.T, cmd Command, actor Actor) uint64 {
 	t.Helper()
 	index, err := s.Apply(t.Context(), cmd, actor)
@@ -133,18 +159,13 @@ func TestThreeNodesOverTLS(t *testing.T) {
 
 	// The leader goes, link and all. Somebody else takes over.
 	for _, s := range stations {
-		for !slices.Equal(s.Status().Voters, []string{"node1", "node2", "node3"}) {
-			moved := s.moved.wait()
-			select {
-			case <-moved:
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
+		waitUntil(t, s.name+" knows of three voters", func() bool { return slices.Equal(s.Status().Voters, []string{"node1", "node2", "node3"}) })
 	}
 	leader := slices.IndexFunc(stations, func(s *station) bool { return s.Status().Role == "leader" })
 	if leader < 0 {
 		t.Fatal("nobody leads")
 	}
+	waitUntil(t, "both others watch the leader", func() bool { return stations[leader].watched() == 2 })
 	stations[leader].link.Close()
 	rest := slices.Delete(slices.Clone(stations), leader, leader+1)
 	last, err := rest[0].Apply(t.Context(), putApp("after"), anna)
