@@ -117,21 +117,20 @@ func (m *Member) connect(rec identityRecord, bootstrap bool) (err error) {
 	return m.Cluster.Start(cluster.Network{Node: n.cfg.Name, Transport: m.link.Transport(), Forward: m.link}, bootstrap)
 }
 
-// known finds a node in the replicated state or, before this node has that, among the members that it
-// was told of when it joined.
+// known finds a node in the replicated state. While this node is joining, what it has of that may be from
+// before the others were there; until then the members that it was told of count too.
 func (m *Member) known(name string) (cluster.Node, error) {
 	s := m.State()
-	if s.Cluster.ID != "" {
-		if n, ok := s.Nodes[name]; ok {
-			return n, nil
-		}
-		return cluster.Node{}, fmt.Errorf("there is no node %q in this cluster", name)
+	if n, ok := s.Nodes[name]; ok {
+		return n, nil
 	}
-	m.Identity.mu.Lock()
-	defer m.Identity.mu.Unlock()
-	for _, n := range m.Identity.rec.Members {
-		if n.Name == name {
-			return n, nil
+	if s.Nodes[m.Name()].Status != cluster.Connected {
+		m.Identity.mu.Lock()
+		defer m.Identity.mu.Unlock()
+		for _, n := range m.Identity.rec.Members {
+			if n.Name == name {
+				return n, nil
+			}
 		}
 	}
 	return cluster.Node{}, fmt.Errorf("there is no node %q in this cluster", name)
@@ -143,9 +142,6 @@ func (m *Member) address(name string) (string, error) {
 }
 
 func (m *Member) admits(name string, identity *x509.Certificate) error {
-	if s := m.State(); s.Cluster.ID != "" {
-		return s.Admits(name, identity)
-	}
 	n, err := m.known(name)
 	if err == nil && n.Key != cluster.KeyHash(identity) {
 		err = fmt.Errorf("the identity key is not the one that node %q is known by", name)
