@@ -17,7 +17,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/keyferry
-	$(GO) build -trimpath -o $(BIN) ./cmd/keyferry
+	$(GO) build -trimpath -ldflags "-X main.built=$$(git describe --always --dirty --tags 2>/dev/null)" -o $(BIN) ./cmd/keyferry
 
 demo: deps-demo build ## three nodes on SoftHSM2 on loopback, with a CA key that only node1 holds
 	$(BIN) demo --story --dir $(DEMO_DIR) --port-base $(PORT_BASE) --ready $(DEMO_DIR)/ready.json

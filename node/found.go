@@ -150,7 +150,7 @@ type firstCode struct {
 // none any more once there is an account.
 func (a *Accounts) NewFirstCode() (string, error) {
 	if len(a.m.State().Accounts) > 0 {
-		return "", errors.New("there is an administrator already, so there is no code for the first one")
+		return "", refuse("there is an administrator already, so there is no code for the first one")
 	}
 	code, hash := cluster.NewJoinCode()
 	return code, a.m.node.store.put(bucketStart, single, firstCode{Hash: hash, Expires: time.Now().Add(firstCodeLife)})

@@ -83,6 +83,7 @@ type SlotView struct {
 	By     string            `json:"by,omitempty"` // who opened it
 	Keys   int               `json:"keys"`
 	Loose  int               `json:"loose,omitempty"` // incomplete objects on the token
+	Listed time.Time         `json:"listed,omitzero"` // when the cluster last learned which keys are there
 	Min    int               `json:"min_code"`
 	Max    int               `json:"max_code"`
 }
@@ -97,7 +98,7 @@ func (s *Slots) Here() []SlotView {
 		t := s.seats[label]
 		inv := state.Keys[label][s.m.Name()]
 		list = append(list, SlotView{Label: label, Node: s.m.Name(), Module: t.rec.Module, Serial: t.rec.Serial, Mode: t.rec.Mode,
-			State: t.state, Reason: t.reason, Since: t.since, By: t.by, Keys: len(inv.Keys), Loose: inv.Loose, Min: t.rec.MinCode, Max: t.rec.MaxCode})
+			State: t.state, Reason: t.reason, Since: t.since, By: t.by, Keys: len(inv.Keys), Loose: inv.Loose, Listed: inv.Reported, Min: t.rec.MinCode, Max: t.rec.MaxCode})
 	}
 	return list
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"runtime/debug"
@@ -90,19 +91,14 @@ func (a *app) dataFlag(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// version is the module's version, or the commit that the program was built from.
+// built is the commit that the program was built from, set by the Makefile.
+var built string
+
+// version is the module's version or, for a program built from a checkout, its commit.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
+	if v := info.Main.Version; ok && v != "" && v != "(devel)" {
 		return v
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return "devel"
+	return cmp.Or(built, "devel")
 }

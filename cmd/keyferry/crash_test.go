@@ -32,7 +32,7 @@ func killedImports(t *testing.T, d *testDemo) {
 		first.pkcs11Tool(t, "--keypairgen", "--key-type", "EC:prime256v1", "--label", label, "--id", id+"01", "--usage-sign", "--extractable")
 		first.pkcs11Tool(t, "--keypairgen", "--key-type", "rsa:2048", "--label", label+" rsa", "--id", id+"02", "--usage-sign", "--extractable")
 		public := filepath.Join(t.TempDir(), "public.der")
-		first.pkcs11Tool(t, "--read-object", "--type", "pubkey", "--id", id+"01", "--output-file", public)
+		first.writePublic(t, id+"01", public)
 		d.waitCoverage(t, 0, label+" rsa", node.Present, "node1")
 
 		daemon := startDaemon(t, "serve-until", step, conf)

@@ -311,12 +311,13 @@ func (d *demo) slots(ctx context.Context) error {
 	return nil
 }
 
-// settled waits until every node knows that both slots are active everywhere, and can receive packages.
+// settled waits until every node knows that both slots are active everywhere and can receive packages, and
+// has told which keys it holds.
 func (d *demo) settled(ctx context.Context) error {
 	for _, n := range d.nodes {
 		err := n.await(ctx, "both slots are active everywhere", func() (bool, error) {
 			list, err := get[slotList](ctx, n.api, "/slots")
-			if err != nil || len(list.Slots) != 2 {
+			if err != nil || len(list.Slots) != 2 || len(list.Here) != 2 || list.Here[0].Listed.IsZero() || list.Here[1].Listed.IsZero() {
 				return false, nil
 			}
 			for _, s := range list.Slots {

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/big"
@@ -11,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -91,12 +96,39 @@ func (f foreign) signAndVerify(t testing.TB, id, publicKey string) {
 	}
 }
 
+var p256Point = regexp.MustCompile(`EC_POINT:\s+0441(04[0-9a-f]{128})\s`)
+
+// writePublic writes a public key on P-256 to a file, as pkcs11-tool lists it: OpenSC 0.23 cannot read EC
+// public keys with OpenSSL 3.
+func (f foreign) writePublic(t testing.TB, id, file string) {
+	t.Helper()
+	m := p256Point.FindSubmatch(f.pkcs11Tool(t, "--list-objects", "--type", "pubkey", "--id", id))
+	if m == nil {
+		t.Fatalf("pkcs11-tool lists no P-256 key %s", id)
+	}
+	raw, err := hex.DecodeString(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err == nil {
+		err = os.WriteFile(file, der, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // foreignKey takes a key made by pkcs11-tool on node1 to the others, with the command line.
 func foreignKey(t *testing.T, d *testDemo) {
 	first := foreign{d, 0}
 	first.pkcs11Tool(t, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "foreign", "--id", "f0", "--usage-sign", "--extractable")
 	public := filepath.Join(t.TempDir(), "public.der")
-	first.pkcs11Tool(t, "--read-object", "--type", "pubkey", "--id", "f0", "--output-file", public)
+	first.writePublic(t, "f0", public)
 	d.waitCoverage(t, 0, "foreign", node.Present, "node1")
 	d.waitCoverage(t, 0, "foreign", node.Missing, "node2", "node3")
 	file := filepath.Join(t.TempDir(), "foreign.keyferry")

@@ -159,7 +159,7 @@ func (a *app) statusCommand() *cobra.Command {
 				row("Slots here", fmt.Sprintf("%d of %d active", s.Slots.Active, s.Slots.Total))
 				row("Keys", fmt.Sprintf("%d, of which %d everywhere", s.Keys.Keys, s.Keys.Everywhere))
 				for _, p := range s.Problems {
-					row(cmp.Or(map[string]string{"bad": "Problem", "warn": "Warning"}[p.Severity], "Note"), p.Text+". "+p.Remedy)
+					row(cmp.Or(map[string]string{"bad": "Problem", "warn": "Warning"}[p.Severity], "Note"), p.Text+" "+p.Remedy)
 				}
 			})
 		},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"time"
 
@@ -54,7 +56,7 @@ func (d *demo) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	form := url.Values{"code": {f.Code}, "account": {demoUser}, "password": {d.secrets.Password}, "again": {d.secrets.Password}}
+	form := url.Values{"code": {f.Code}, "name": {demoUser}, "password": {d.secrets.Password}, "again": {d.secrets.Password}}
 	resp, err := browser.PostForm(first.conf.WebConf.URL+"/setup", form)
 	if err != nil {
 		return fmt.Errorf("making the administrator: %w", err)
@@ -150,17 +152,13 @@ func (p *pkcs11Tool) makeCA() error {
 	if _, err := p.run(nil, append(object, "--keypairgen", "--key-type", "EC:secp384r1", "--usage-sign", "--extractable")...); err != nil {
 		return err
 	}
-	spki, err := p.run(nil, append(object, "--read-object", "--type", "pubkey")...)
+	// Not --read-object: OpenSC 0.23 cannot read EC public keys with OpenSSL 3.
+	list, err := p.run(nil, append(object, "--list-objects", "--type", "pubkey")...)
 	if err != nil {
 		return err
 	}
-	parsed, err := x509.ParsePKIXPublicKey(spki)
-	if err != nil {
+	if p.public, err = listedPoint(string(list)); err != nil {
 		return err
-	}
-	var ok bool
-	if p.public, ok = parsed.(*ecdsa.PublicKey); !ok {
-		return fmt.Errorf("the public key is a %T", parsed)
 	}
 	now := time.Now()
 	t := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: storyLabel, Organization: []string{"Demo"}},
@@ -171,6 +169,21 @@ func (p *pkcs11Tool) makeCA() error {
 	}
 	_, err = p.run(der, append(object, "--write-object", "/dev/stdin", "--type", "cert")...)
 	return err
+}
+
+var ecPoint = regexp.MustCompile(`EC_POINT:\s+0461(04[0-9a-f]{192})\s`)
+
+// listedPoint finds a point on P-384 in a listing: an OCTET STRING with the uncompressed point.
+func listedPoint(list string) (*ecdsa.PublicKey, error) {
+	m := ecPoint.FindStringSubmatch(list)
+	if m == nil {
+		return nil, fmt.Errorf("no public key on P-384 in this listing:\n%s", list)
+	}
+	raw, err := hex.DecodeString(m[1])
+	if err != nil {
+		return nil, err
+	}
+	return ecdsa.ParseUncompressedPublicKey(elliptic.P384(), raw)
 }
 
 func (p *pkcs11Tool) Public() crypto.PublicKey { return p.public }
