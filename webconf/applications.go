@@ -24,6 +24,9 @@ type applicationRow struct {
 // CanRestart tells whether this node can restart it.
 func (a applicationRow) CanRestart() bool { return a.Here && a.Restart.Kind != cluster.RestartNone }
 
+// Pattern matches the name and nothing else, for browsers. Names are letters, digits and hyphens.
+func (a applicationRow) Pattern() string { return a.Name }
+
 // A runRow is the last restart of an application on a node.
 type runRow struct {
 	Node string

@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,9 @@ func (r auditRow) Name() string {
 	_, name, found := strings.Cut(r.Object, "/")
 	if !found {
 		return r.Object
+	}
+	if noun := r.Noun(); noun == "package" || noun == "cluster" {
+		return name[:min(len(name), 8)]
 	}
 	return name
 }
@@ -118,6 +122,28 @@ func newAuditView(s *cluster.State, f auditFilter, before uint64) auditView {
 		v.First = s.Audit[0].Seq
 	}
 	return v
+}
+
+// Results are what can be filtered by.
+func (auditView) Results() []string {
+	return []string{cluster.Done, cluster.Refused, cluster.Failed, cluster.Started}
+}
+
+// Gone is how many entries were forgotten.
+func (v auditView) Gone() uint64 { return v.First - 1 }
+
+// PagePath is the address of the page that begins below an entry.
+func (v auditView) PagePath(before uint64) string {
+	q := url.Values{}
+	for name, value := range map[string]string{"text": v.Filter.Text, "result": v.Filter.Result} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if before > 0 {
+		q.Set("before", strconv.FormatUint(before, 10))
+	}
+	return "/audit?" + q.Encode()
 }
 
 // optionalNumber reads a number from a query; 0 when there is none.

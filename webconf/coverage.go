@@ -45,8 +45,8 @@ type coverageRow struct {
 
 type coverageCell struct {
 	Node string
-	mark
-	Why string
+	Mark mark
+	Why  string // it is not present, and what to do
 }
 
 // A coverageFilter says which keys are wanted.
@@ -122,7 +122,11 @@ func newCoverageView(s *situation, f coverageFilter, number int) coverageView {
 func newCoverageRow(k node.KeyCoverage, names []string) coverageRow {
 	r := coverageRow{KeyCoverage: k}
 	for _, n := range names {
-		r.Cells = append(r.Cells, coverageCell{n, presenceMark(k.Nodes[n]), k.Reasons[n]})
+		why := k.Reasons[n]
+		if !strings.HasPrefix(why, n) { // names stay as they are
+			why = sentence(why)
+		}
+		r.Cells = append(r.Cells, coverageCell{n, presenceMark(k.Nodes[n]), stopped(why)})
 	}
 	return r
 }

@@ -45,6 +45,8 @@ func localPath(s string) string {
 type loginView struct {
 	Next  string
 	Ended bool // a session was open in this browser, and has ended
+	Idle  string
+	Life  string
 }
 
 func loginPage(c *call) error {
@@ -65,7 +67,7 @@ func loginPage(c *call) error {
 }
 
 func showLogin(c *call, f *form, ended bool) error {
-	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{localPath(f.Value("next")), ended}})
+	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{localPath(f.Value("next")), ended, span(sessionIdle), span(sessionLife)}})
 }
 
 func login(c *call) error {

@@ -190,8 +190,12 @@ func errorPage(c *call, err error) {
 	} else {
 		err = c.showError(c.settle(err))
 	}
-	if err != nil {
-		c.srv.log.Error("an error page was not shown", "error", err)
+	if err == nil {
+		return
+	}
+	c.srv.log.Error("an error page was not shown", "error", err)
+	if !c.Response().Committed {
+		_ = c.String(http.StatusInternalServerError, "An internal error; the node's log says more.\n")
 	}
 }
 

@@ -127,7 +127,8 @@ func (f *form) Of(name string) *form {
 type input struct {
 	ID, Name, Type, Label, Hint, Value, Error, Autocomplete string
 	Optional, Readonly                                      bool
-	Min, Max                                                int // characters, or the number itself; 0: no limit
+	Mark                                                    bool // say that it is optional
+	Min, Max                                                int  // characters, or the number itself; 0: no limit
 	Pattern                                                 string
 }
 
@@ -135,7 +136,7 @@ type input struct {
 // pairs of name and value.
 func newInput(f *form, formName, name, label string, options ...any) (input, error) {
 	f = f.Of(formName)
-	in := input{ID: formName + "-" + name, Name: name, Type: "text", Label: label, Value: f.Value(name), Error: f.Error(name), Autocomplete: "off"}
+	in := input{ID: formName + "-" + name, Name: name, Type: "text", Label: label, Value: f.Value(name), Error: f.Error(name), Autocomplete: "off", Mark: true}
 	for i := 0; i+1 < len(options); i += 2 {
 		var ok bool
 		switch options[i] {
@@ -149,6 +150,8 @@ func newInput(f *form, formName, name, label string, options ...any) (input, err
 			in.Pattern, ok = options[i+1].(string)
 		case "optional":
 			in.Optional, ok = options[i+1].(bool)
+		case "mark":
+			in.Mark, ok = options[i+1].(bool)
 		case "readonly":
 			in.Readonly, ok = options[i+1].(bool)
 		case "min":

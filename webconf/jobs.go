@@ -1,10 +1,14 @@
 package webconf
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/node"
+	"github.com/keyferry/keyferry/syncpkg"
 )
 
 type jobsView struct {
@@ -43,7 +47,11 @@ func jobPage(c *call) error {
 	if err != nil {
 		return err
 	}
-	p := page{Name: "job", Title: jobWord(j.Kind), Nav: "/jobs", Crumbs: []crumb{{"Jobs", "/jobs"}}, Data: newJobView(c.m, j)}
+	var staged *node.Staged
+	if s, err := c.m.Sync.Get(j.Result); err == nil {
+		staged = &s
+	}
+	p := page{Name: "job", Title: jobWord(j.Kind), Nav: "/jobs", Crumbs: []crumb{{"Jobs", "/jobs"}}, Data: newJobView(j, staged)}
 	if j.State == node.JobRunning {
 		p.Refresh = 1
 	}
@@ -51,21 +59,26 @@ func jobPage(c *call) error {
 }
 
 type jobView struct {
-	Job     node.Job
-	Slot    string
-	Package *node.Staged // that it made or imported
+	Job      node.Job
+	Slot     string
+	Package  *node.Staged        // that it made or imported
+	Keys     []syncpkg.KeyResult // those with trouble first
+	MoreKeys int                 // that are not shown
+	Total    int
 }
 
-func newJobView(m *node.Member, j node.Job) jobView {
-	v := jobView{Job: j}
-	if len(j.Object) > 5 && j.Object[:5] == "slot/" {
-		v.Slot = j.Object[5:]
+func newJobView(j node.Job, staged *node.Staged) jobView {
+	v := jobView{Job: j, Package: staged}
+	if noun, label, _ := strings.Cut(j.Object, "/"); noun == "slot" {
+		v.Slot = label
 	}
-	if j.Result != "" {
-		if s, err := m.Sync.Get(j.Result); err == nil {
-			v.Package = &s
-		}
+	if j.Report == nil {
+		return v
 	}
+	keys := slices.Clone(j.Report.Keys)
+	slices.SortStableFunc(keys, func(a, b syncpkg.KeyResult) int { return cmp.Compare(len(b.Error), len(a.Error)) })
+	v.Total = len(keys)
+	v.Keys, v.MoreKeys = keys[:min(len(keys), mostJobKeys)], max(0, len(keys)-mostJobKeys)
 	return v
 }
 

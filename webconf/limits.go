@@ -48,7 +48,9 @@ const (
 	coverageRows = 100
 	auditRows    = 50
 	mostPackages = 50
+	mostSeats    = 60 // of other nodes: when there are more, only those that are not active are listed
 	mostJobs     = 50
+	mostJobKeys  = 200 // of one import's report
 
 	// maxAPIEntries bounds one answer of the audit trail.
 	maxAPIEntries = 1000

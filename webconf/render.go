@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/assets"
+	"github.com/keyferry/keyferry/node"
 	"github.com/labstack/echo/v4"
 )
 
@@ -56,17 +57,21 @@ func functions(files *static) template.FuncMap {
 		},
 		"ago":      func(t time.Time) template.HTML { return timeTag(t, now()) },
 		"date":     dateTag,
-		"past":     func(t time.Time) bool { return t.Before(now()) },
+		"clock":    clockTag,
 		"size":     size,
 		"plural":   plural,
 		"are":      are,
-		"and":      and,
+		"list":     and,
 		"sentence": sentence,
 		"stopped":  stopped,
 		"grouped":  grouped,
 		"short":    short,
 		"input":    newInput,
 		"keyName":  keyName,
+		"toneIcon": toneIcon,
+
+		"minCode":     func() int { return node.MinCode },
+		"minPassword": func() int { return node.MinPassword },
 
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
@@ -101,7 +106,7 @@ type frame struct {
 	Theme   string // "light", "dark" or "" for what the system has
 	Back    string // the path of this page
 	Nodes   []nodeLink
-	Gaps    int
+	Menu    []menuEntry
 	Banner  *problem
 	More    int // further problems
 	Notes   []string
@@ -113,6 +118,28 @@ type nodeLink struct {
 	URL  string
 	Mark mark
 	Here bool
+}
+
+// A menuEntry is one line of the navigation.
+type menuEntry struct {
+	Path, Text, Icon string
+	Sub              bool // below the entry before it
+	Count            int  // of gaps
+}
+
+func menu(gaps int) []menuEntry {
+	return []menuEntry{
+		{"/", "Status", "status", false, 0},
+		{"/hsm", "HSM overview", "hsm", false, 0},
+		{"/slots", "PKCS#11 slots", "slots", true, 0},
+		{"/coverage", "Key coverage", "coverage", true, gaps},
+		{"/sync", "Key synchronization", "sync", true, 0},
+		{"/applications", "Applications", "apps", false, 0},
+		{"/cluster", "Cluster", "cluster", false, 0},
+		{"/jobs", "Jobs", "jobs", false, 0},
+		{"/audit", "Audit log", "audit", false, 0},
+		{"/account", "Your account", "account", false, 0},
+	}
 }
 
 // Failed tells whether a form is shown again because something was wrong with it.
@@ -162,7 +189,7 @@ func (c *call) frame(p page) frame {
 		return f
 	}
 	v := c.look()
-	f.Account, f.Gaps, f.Notes = c.actor.Name, v.Summary.Gaps, c.flashes()
+	f.Account, f.Menu, f.Notes = c.actor.Name, menu(v.Summary.Gaps), c.flashes()
 	here := c.Request().URL.EscapedPath()
 	there := p.Nav // jobs and packages differ from node to node; slots and keys do not
 	if strings.HasPrefix(here, "/slots/") || strings.HasPrefix(here, "/coverage/") {

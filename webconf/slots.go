@@ -14,6 +14,7 @@ type slotsView struct {
 	Here   []slotRow
 	Absent []absentSlot
 	Others []otherSeat
+	Hidden int // other nodes' active slots that are not listed
 	Active int
 }
 
@@ -62,6 +63,11 @@ func newSlotsView(v *situation) slotsView {
 			absent.Nodes = append(absent.Nodes, o.Node)
 		}
 		s.Absent = append(s.Absent, absent)
+	}
+	if len(s.Others) > mostSeats {
+		all := len(s.Others)
+		s.Others = slices.DeleteFunc(s.Others, func(o otherSeat) bool { return o.Answers && o.State == cluster.Active })
+		s.Hidden = all - len(s.Others)
 	}
 	return s
 }

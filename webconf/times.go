@@ -3,6 +3,7 @@ package webconf
 import (
 	"fmt"
 	"html/template"
+	"math"
 	"strings"
 	"time"
 	"unicode"
@@ -31,9 +32,9 @@ func span(d time.Duration) string {
 	case d < 36*time.Hour:
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	case d < 730*24*time.Hour:
-		return plural(int(d.Hours()/24), "day")
+		return plural(int(math.Round(d.Hours()/24)), "day")
 	}
-	return plural(int(d.Hours()/24/365), "year")
+	return plural(int(math.Round(d.Hours()/24/365)), "year")
 }
 
 // absolute is an instant as it is written in logs.
@@ -52,6 +53,11 @@ func dateTag(t time.Time) template.HTML {
 	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.UTC().Format(time.RFC3339), t.UTC().Format("2006-01-02 15:04 UTC")))
 }
 
+// clockTag shows the time of day, for the lines of a log.
+func clockTag(t time.Time) template.HTML {
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.UTC().Format(time.RFC3339Nano), absolute(t), t.UTC().Format("15:04:05")))
+}
+
 // size is a number of bytes for people.
 func size(n int64) string {
 	switch {
@@ -66,6 +72,9 @@ func size(n int64) string {
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if rest, ok := strings.CutSuffix(noun, "ry"); ok {
+		noun = rest + "rie"
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }

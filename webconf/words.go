@@ -15,6 +15,17 @@ type mark struct {
 	Word string
 }
 
+// toneIcon is the icon of a banner.
+func toneIcon(tone string) string {
+	switch tone {
+	case "ok", "warn":
+		return tone
+	case "bad":
+		return "alert"
+	}
+	return "info"
+}
+
 // seatMark is the state of a node's token in a slot.
 func seatMark(state cluster.SeatState, mode string) mark {
 	switch {
@@ -120,6 +131,8 @@ func previewMark(action string) mark {
 // tokenMark is what a token is used for.
 func tokenMark(t node.TokenView) mark {
 	switch {
+	case t.Use == node.UseSlot && !t.LoggedIn && !t.CodeLocked && !t.CodeFinalTry:
+		return mark{"warn", "wait", "Closed"}
 	case t.Problem != "":
 		return mark{"bad", "alert", "Needs attention"}
 	case t.Use == node.UseFree:
@@ -218,7 +231,7 @@ func actorWord(a cluster.Actor) string {
 	case cluster.ByConsole:
 		return a.Name + " (console)"
 	case cluster.ByNode:
-		return a.Name + " (node)"
+		return a.Name + " itself"
 	}
 	return a.Name
 }

@@ -17,15 +17,18 @@ const icons = {
   wait: "clock", info: "info-circle", none: "circle-minus", free: "circle-dashed", missing: "x",
   download: "download", upload: "upload", package: "package", plus: "plus", refresh: "refresh", search: "search",
   next: "arrow-right", down: "chevron-down", logout: "logout", theme: "contrast", light: "sun", dark: "moon", system: "device-desktop",
-  key: "key", restart: "rotate-clockwise",
+  key: "key", minus: "minus", restart: "rotate-clockwise",
 };
 
-const symbols = Object.entries(icons).map(([name, file]) => {
+function paths(file) {
   const svg = readFileSync(from("@tabler/icons/icons/outline", file + ".svg"), "utf8");
-  const body = svg.slice(svg.indexOf(">", svg.indexOf("<svg")) + 1, svg.lastIndexOf("</svg>"))
+  return svg.slice(svg.indexOf(">", svg.indexOf("<svg")) + 1, svg.lastIndexOf("</svg>"))
     .replace(/<path stroke="none" d="M0 0h24v24H0z" fill="none"\s*\/>/, "").replace(/\s+/g, " ").replace(/ ?\/>/g, "/>").trim();
-  return `<symbol id="${name}" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round">${body}</symbol>`;
-});
+}
+const line = `fill="none" stroke="currentColor" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round"`;
+const symbols = Object.entries(icons).map(([name, file]) => `<symbol id="${name}" viewBox="0 0 24 24" ${line}>${paths(file)}</symbol>`);
+writeFileSync(to("static/favicon.svg"),
+  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#14202f"/><g transform="translate(4 4)" color="#7cc0ff" ${line}>${paths(icons.mark)}</g></svg>\n`);
 writeFileSync(to("static/icons.svg"),
   `<svg xmlns="http://www.w3.org/2000/svg">\n<!-- Tabler Icons, MIT: see icons.LICENSE.txt. Made by assets/vendor/vendor.mjs. -->\n${symbols.join("\n")}\n</svg>\n`);
 copyFileSync(from("@tabler/icons/LICENSE"), to("static/icons.LICENSE.txt"));

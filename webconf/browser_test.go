@@ -1,0 +1,267 @@
+package webconf
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+)
+
+// A chromium is a real browser with one tab.
+type chromium struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	messages []string // of the console: errors and warnings
+}
+
+func newChromium(t *testing.T) *chromium {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a real browser is not for -short")
+	}
+	path := hsmtest.Tool(t, "chromium")
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.IgnoreCertErrors, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
+	t.Cleanup(stop)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("chromium does not start: %v", err)
+	}
+	c := &chromium{t: t, ctx: ctx}
+	console := chromedp.Console(ctx)
+	go func() {
+		for m, err := range console {
+			if err != nil {
+				return
+			}
+			c.mu.Lock()
+			if m.Type == chromedp.ConsoleError || m.Type == chromedp.ConsoleWarning || m.IsException() {
+				c.messages = append(c.messages, m.String())
+			}
+			c.mu.Unlock()
+		}
+	}()
+	return c
+}
+
+// do runs actions, and fails the test after a while.
+func (c *chromium) do(actions ...chromedp.Action[chromedp.Void]) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func evaluate[T any](c *chromium, script string) T {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
+	if err != nil {
+		c.t.Fatalf("%.80s: %v", script, err)
+	}
+	return v
+}
+
+// theme lets the browser prefer light or dark, as the system would.
+func (c *chromium) theme(name string) {
+	c.t.Helper()
+	params := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}}
+	if _, err := chromedp.Call(c.ctx, emulation.SetEmulatedMedia, params); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// quiet fails when the page has written errors or warnings, among them violations of the CSP.
+func (c *chromium) quiet(where string) {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.messages {
+		if !strings.Contains(m, "the server responded with a status of 4") { // an error page, asked for
+			c.t.Errorf("%s: the browser says: %s", where, m)
+		}
+	}
+	c.messages = nil
+}
+
+// accessible runs axe on the page.
+func (c *chromium) accessible(where, axe string) {
+	c.t.Helper()
+	evaluate[chromedp.Void](c, axe+"; undefined")
+	found := evaluate[string](c, `axe.run(document, {preload: false}).then(r => JSON.stringify(r.violations.map(v => ({id: v.id, help: v.help, nodes: v.nodes.map(n => n.html.slice(0, 200) + " | " + n.failureSummary)}))))`)
+	var violations []struct {
+		ID, Help string
+		Nodes    []string
+	}
+	if err := json.Unmarshal([]byte(found), &violations); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, v := range violations {
+		c.t.Errorf("%s: axe %s: %s\n  %s", where, v.ID, v.Help, strings.Join(v.Nodes[:min(3, len(v.Nodes))], "\n  "))
+	}
+}
+
+// screenshot writes a picture of the whole page, where the environment names a folder for it.
+func (c *chromium) screenshot(name string) {
+	c.t.Helper()
+	dir := os.Getenv("KEYFERRY_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestPagesInABrowser looks at every page of a small cluster in both themes and at two widths: no
+// violation of the content security policy, none of accessibility rules, nothing wider than the window.
+func TestPagesInABrowser(t *testing.T) {
+	c := newChromium(t)
+	axe, err := os.ReadFile("../testdata/axe/axe.min.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := story(t, c)
+	for _, look := range []struct {
+		theme string
+		width int64
+	}{{"light", 1440}, {"dark", 1440}, {"light", 700}} {
+		c.theme(look.theme)
+		c.do(chromedp.EmulateViewport(look.width, 900))
+		for _, p := range pages {
+			where := fmt.Sprintf("%s-%s-%d", p.name, look.theme, look.width)
+			c.do(chromedp.Navigate(p.url), chromedp.WaitReady(chromedp.CSS("main")))
+			if p.act != nil {
+				p.act(c)
+			}
+			c.quiet(where)
+			if over := evaluate[int](c, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
+				t.Errorf("%s: the page is %d pixels wider than the window", where, over)
+			}
+			c.screenshot(where)
+			c.accessible(where, string(axe))
+			c.quiet(where)
+		}
+	}
+}
+
+// A seen page has something done on it before it is looked at.
+type seen struct {
+	name, url string
+	act       func(*chromium)
+}
+
+// story makes a cluster in which something is wrong, and lists its pages.
+func story(t *testing.T, c *chromium) []seen {
+	t.Helper()
+	nodes := newCluster(t, 3)
+	first := nodes[0]
+	var list []seen
+	c.theme("light")
+	c.do(chromedp.EmulateViewport(1440, 900), chromedp.Navigate(first.site.URL+"/"), chromedp.WaitVisible(chromedp.ID("setup-code")))
+	c.screenshot("setup-light-1440")
+	code, err := first.Accounts.NewFirstCode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.do(chromedp.SendKeys(chromedp.ID("setup-code"), code), chromedp.SendKeys(chromedp.ID("setup-name"), testAccount),
+		chromedp.SendKeys(chromedp.ID("setup-password"), testPassword), chromedp.SendKeys(chromedp.ID("setup-again"), testPassword),
+		chromedp.Submit(chromedp.ID("setup-code")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
+	c.screenshot("status-empty-light-1440")
+	for _, p := range []string{"slots", "coverage", "sync", "applications", "jobs"} {
+		c.do(chromedp.Navigate(first.site.URL+"/"+p), chromedp.WaitReady(chromedp.CSS("main")))
+		c.screenshot(p + "-empty-light-1440")
+	}
+	for _, a := range nodes {
+		a.slot(t, "ManagementCA", cluster.Manual)
+		a.slot(t, "IssuingCA-G2", cluster.Generated)
+		if a != nodes[2] {
+			a.slot(t, "Timestamping", cluster.Manual)
+		}
+	}
+	for _, app := range []cluster.App{
+		{Name: "ejbca", Slots: []string{"ManagementCA", "IssuingCA-G2"}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "restart-ok"}},
+		{Name: "signserver", Slots: []string{"Timestamping"}, Nodes: []string{"node1", "node2"}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "restart-broken"}},
+	} {
+		if err := first.Apps.Put(t.Context(), root, app); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := first.Apps.Restart(t.Context(), root, app.Name); err == nil != (app.Name == "ejbca") {
+			t.Fatalf("%s: %v", app.Name, err)
+		}
+	}
+	mgmt := first.application(t, "ManagementCA")
+	generate(t, mgmt, ecKey("mgmtca-g1-sign"), hsm.KeySpec{Type: "RSA", Bits: 2048, ID: []byte("mg2"), Label: "mgmtca-g2-sign", Usage: hsm.UseSign, Extractable: true})
+	first.sees(t, 2)
+	made, imported := exchange(t, first, nodes[1], "ManagementCA", "node2", "node3")
+	generate(t, mgmt, hsm.KeySpec{Type: "EC", Curve: "P-384", ID: []byte("mg3"), Label: "mgmtca-g3-sign", Usage: hsm.UseSign, Extractable: true},
+		hsm.KeySpec{Type: "AES", Bits: 256, ID: []byte("keyenc"), Label: "ca-key-encryption", Usage: hsm.UseEncrypt | hsm.UseDecrypt, Extractable: true},
+		hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte("pinned"), Label: "legacy-2019", Usage: hsm.UseSign})
+	generate(t, nodes[1].application(t, "ManagementCA"), hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte("mg3"), Label: "mgmtca-g3-sign", Usage: hsm.UseSign, Extractable: true})
+	generate(t, first.application(t, "Timestamping"), ecKey("tsa-2026"))
+	first.sees(t, 7)
+	waiting, _ := exchange(t, first, nil, "ManagementCA", "node3")
+	bring(t, first, nodes[2], waiting)
+	if err := first.Slots.Deactivate(t.Context(), root, "Timestamping"); err != nil {
+		t.Fatal(err)
+	}
+	third := nodes[2].loggedIn(t)
+	_ = third
+	at := func(a *appliance, name, path string) seen { return seen{name, a.site.URL + path, nil} }
+	list = append(list,
+		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
+		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
+		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
+		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"),
+		at(first, "newapplication", "/new-application"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
+		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
+		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),
+	)
+	login := func(a *appliance, name, path string) seen {
+		return seen{name, a.site.URL + path, func(c *chromium) {
+			if !evaluate[bool](c, `document.getElementById("login-name") != null`) {
+				return
+			}
+			c.do(chromedp.SendKeys(chromedp.ID("login-name"), testAccount), chromedp.SendKeys(chromedp.ID("login-password"), testPassword),
+				chromedp.Submit(chromedp.ID("login-name")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
+		}}
+	}
+	list = append(list, login(nodes[2], "preview", packagePath(waiting)), login(nodes[1], "job-import", jobPath(imported)), at(nodes[2], "slot-absent", "/slots/Timestamping"))
+	list = append(list, seen{"code-wrong", first.site.URL + "/slots/ManagementCA", func(c *chromium) {
+		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("change-code").open = true`),
+			chromedp.SendKeys(chromedp.ID("code-old"), "not the code"), chromedp.SendKeys(chromedp.ID("code-new"), "another code"), chromedp.SendKeys(chromedp.ID("code-again"), "another one"),
+			chromedp.Submit(chromedp.ID("code-old")), chromedp.WaitVisible(chromedp.CSS(".errors")))
+	}}, seen{"invitation", first.site.URL + "/cluster", func(c *chromium) {
+		c.do(chromedp.SendKeys(chromedp.ID("invite-node"), "node4"), chromedp.Submit(chromedp.ID("invite-node")), chromedp.WaitVisible(chromedp.CSS("code.code")))
+	}}, seen{"login", nodes[1].site.URL + "/login", func(c *chromium) {
+		if evaluate[bool](c, `document.getElementById("login-name") == null`) {
+			c.do(chromedp.Submit(chromedp.CSS(`form[action="/logout"]`)), chromedp.WaitVisible(chromedp.ID("login-name")))
+		}
+	}})
+	return list
+}
