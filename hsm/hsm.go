@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"fmt"
@@ -109,6 +110,7 @@ type Key struct {
 	Curve string // "P-256", "P-384", "P-521", or the hex of other parameters
 	ID    []byte // CKA_ID
 	Label string // CKA_LABEL
+	Alias string // label of a certificate with the same CKA_ID: Java names keys by it
 	// Public is the public key (SubjectPublicKeyInfo, DER) of a private key, from the key itself, the
 	// public key object or the certificate with the same CKA_ID; nil when the token has none of them.
 	Public []byte
@@ -134,8 +136,8 @@ type Key struct {
 
 // Name is how messages call the key.
 func (k Key) Name() string {
-	if k.Label != "" {
-		return fmt.Sprintf("%q (ID %x)", k.Label, k.ID)
+	if label := cmp.Or(k.Label, k.Alias); label != "" {
+		return fmt.Sprintf("%q (ID %x)", label, k.ID)
 	}
 	return fmt.Sprintf("ID %x", k.ID)
 }

@@ -175,10 +175,11 @@ func (s *Slots) activate(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		for _, t := range seats {
-			if t.changing.TryLock() {
-				s.openStored(ctx, t)
-				t.changing.Unlock()
+			if !t.changing.TryLock() {
+				continue // whoever is changing it reports at the end, or nudges this loop
 			}
+			s.openStored(ctx, t)
+			t.changing.Unlock()
 			s.report(ctx, t)
 		}
 		select {

@@ -125,7 +125,9 @@ func (n *Node) makeAdmin(ctx context.Context, m *hsm.Module, code []byte) (seria
 	return made.Serial, err
 }
 
-func (n *Node) saveIdentity(rec *identityRecord) error { return n.store.put(bucketIdentity, single, rec) }
+func (n *Node) saveIdentity(rec *identityRecord) error {
+	return n.store.put(bucketIdentity, single, rec)
+}
 
 // software makes the keys that are not in the HSM: the post-quantum half of the sealing key and the
 // TLS key.

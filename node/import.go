@@ -197,7 +197,7 @@ func (r *importRun) keys(ctx context.Context) error {
 			r.results[fp] = result(k, syncpkg.AlreadyThere, nil, nil)
 		case action == ActionConflict:
 			r.results[fp] = result(k, syncpkg.Conflict, nil, errors.New(why))
-			r.pr.say("key %q is not imported: %s", k.Label, why)
+			r.pr.say("key %q is not imported: %s", packagedLabel(k), why)
 		default:
 			todo = append(todo, i)
 		}
@@ -287,7 +287,7 @@ func (r *importRun) batch(ctx context.Context, imp *hsm.Import, batch []int) err
 			mark.Done = true
 			marks[i] = mark
 		} else {
-			r.pr.say("key %q failed: %s", k.Label, res.Error)
+			r.pr.say("key %q failed: %s", packagedLabel(k), res.Error)
 		}
 	}
 	if err := r.journal.write(marks); err != nil {
@@ -359,7 +359,7 @@ func (r *importRun) prove(k syncpkg.Key, o hsm.Objects) syncpkg.KeyResult {
 }
 
 func result(k syncpkg.Key, res syncpkg.Result, proof *syncpkg.Proof, err error) syncpkg.KeyResult {
-	out := syncpkg.KeyResult{Fingerprint: k.Fingerprint(), ID: k.ID, Label: k.Label, Result: res, Proof: proof}
+	out := syncpkg.KeyResult{Fingerprint: k.Fingerprint(), ID: k.ID, Label: packagedLabel(k), Result: res, Proof: proof}
 	if err != nil {
 		out.Error = line(err.Error())
 	}

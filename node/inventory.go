@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -175,7 +176,7 @@ func heldKeys(o hsm.Objects) map[string]cluster.Held {
 			continue
 		}
 		h := cluster.Held{
-			Fingerprint: fingerprint(key), Class: string(key.Class), Type: key.Kind(), ID: hex.EncodeToString(key.ID), Label: key.Label,
+			Fingerprint: fingerprint(key), Class: string(key.Class), Type: key.Kind(), ID: hex.EncodeToString(key.ID), Label: cmp.Or(key.Label, key.Alias),
 			Extractable: key.Extractable, Sensitive: key.Sensitive, Obstacle: obstacle(key), Certificates: certs[string(key.ID)],
 		}
 		if other, twice := held[h.Fingerprint]; twice && other.Obstacle == "" {

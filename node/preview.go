@@ -85,7 +85,7 @@ func (y *Sync) Preview(ctx context.Context, digest string) (Preview, error) {
 	}
 	beside := y.sourceHolds(s.Header)
 	for _, k := range p.Content.Keys {
-		name := KeyName{k.ID, k.Label, packagedKind(k), k.Class, k.Fingerprint()}
+		name := KeyName{k.ID, packagedLabel(k), packagedKind(k), k.Class, k.Fingerprint()}
 		one := PreviewKey{Key: name, Certs: len(k.Certificates), Usage: strings.Join(k.Usage, ", ")}
 		one.Action, one.Why = actionFor(k, objects, beside)
 		switch one.Action {
@@ -138,11 +138,19 @@ func actionFor(k syncpkg.Key, o hsm.Objects, beside map[string]cluster.Held) (ac
 		switch {
 		case len(id) > 0 && bytes.Equal(have.ID, id):
 			action, why = ActionConflict, fmt.Sprintf("another key with the ID %s is on the token: %s", k.ID, have.Name())
-		case k.Label != "" && have.Label == k.Label:
-			action, why = ActionConflict, fmt.Sprintf("another key with the label %q is on the token (ID %x)", k.Label, have.ID)
+		case packagedLabel(k) != "" && cmp.Or(have.Label, have.Alias) == packagedLabel(k):
+			action, why = ActionConflict, fmt.Sprintf("another key with the label %q is on the token (ID %x)", packagedLabel(k), have.ID)
 		}
 	}
 	return action, why
+}
+
+// packagedLabel is what a key is called: its label or, as Java has it, that of its certificate.
+func packagedLabel(k syncpkg.Key) string {
+	if k.Label == "" && len(k.Certificates) > 0 {
+		return k.Certificates[0].Label
+	}
+	return k.Label
 }
 
 func packagedKind(k syncpkg.Key) string {

@@ -117,7 +117,7 @@ func (s *Slots) absent(label string) error {
 	return refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no slot %q on node %s", label, s.m.Name())}}
 }
 
-// seat finds a seat and locks it against other changes.
+// lock finds a seat and keeps other changes away from it.
 func (s *Slots) lock(label string) (*seat, func(), error) {
 	s.mu.Lock()
 	t := s.seats[label]
@@ -125,11 +125,16 @@ func (s *Slots) lock(label string) (*seat, func(), error) {
 	if t == nil {
 		return nil, nil, s.absent(label)
 	}
-	if !t.changing.TryLock() {
-		return nil, nil, refuse("slot %q is just being changed by somebody else; try again in a moment", label)
+	for patience := time.Now().Add(lockPatience); !t.changing.TryLock(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(patience) {
+			return nil, nil, refuse("slot %q is just being changed by somebody else; try again in a moment", label)
+		}
 	}
 	return t, t.changing.Unlock, nil
 }
+
+// lockPatience is how long a change of a slot waits for another one: a login takes less.
+const lockPatience = 2 * time.Second
 
 // token returns the token of a slot that is open.
 func (s *Slots) token(label string) (*hsm.Token, error) {

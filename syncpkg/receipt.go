@@ -33,7 +33,7 @@ const (
 type KeyResult struct {
 	Fingerprint string `json:"fingerprint"` // Key.Fingerprint
 	ID          string `json:"id"`          // CKA_ID, lower-case hexadecimal
-	Label       string `json:"label"`       // CKA_LABEL
+	Label       string `json:"label"`       // what the key is called: CKA_LABEL, or its certificate's where it has none
 	Result      Result `json:"result"`
 	Proof       *Proof `json:"proof,omitempty"`
 	Error       string `json:"error,omitempty"` // for people

@@ -102,11 +102,13 @@ var p256Point = regexp.MustCompile(`EC_POINT:\s+0441(04[0-9a-f]{128})\s`)
 // public keys with OpenSSL 3.
 func (f foreign) writePublic(t testing.TB, id, file string) {
 	t.Helper()
-	m := p256Point.FindSubmatch(f.pkcs11Tool(t, "--list-objects", "--type", "pubkey", "--id", id))
-	if m == nil {
-		t.Fatalf("pkcs11-tool lists no P-256 key %s", id)
+	var point string
+	for object := range strings.SplitSeq(string(f.pkcs11Tool(t, "--list-objects", "--type", "pubkey")), "Public Key Object") { // it lists all of them
+		if m := p256Point.FindStringSubmatch(object); m != nil && regexp.MustCompile(`ID:\s+`+id+`\s`).MatchString(object) {
+			point = m[1]
+		}
 	}
-	raw, err := hex.DecodeString(string(m[1]))
+	raw, err := hex.DecodeString(point)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ var owners = map[string][]string{
 	"github.com/miekg/pkcs11":      {"hsm/worker", "bench"},
 	"github.com/spf13/cobra":       {"cmd/keyferry"},
 	"github.com/pelletier/go-toml": {"cmd/keyferry"},
-	"go.etcd.io/bbolt":             {"node"},
+	"go.etcd.io/bbolt":             {"cluster", "node"},
 	"golang.org/x/crypto":          {"node"},
 	"net/http":                     {"cmd/keyferry", "webconf", "node", "cluster"},
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,73 +19,84 @@ import (
 )
 
 // noKeysInMemory scans the memory of both daemons during an export and an import, and after, for the
-// bytes of a private key that the test knows. As a proof that the scan can find them, it looks into the
-// HSM worker too, where they must be.
+// numbers of private keys that the test knows. As a proof that the scan finds them where they are, it
+// looks into the HSM workers too.
 func noKeysInMemory(t *testing.T, d *testDemo) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	needles := plantKeys(t, d, 20)
+	daemons := []int{d.Nodes[0].PID, d.Nodes[1].PID}
+	workers := []int{workerOf(t, d, 0), workerOf(t, d, 1)}
+	scan := func(when string) (inWorkers bool) {
+		for i, pid := range daemons {
+			if found, err := memoryHas(pid, needles); err != nil || found {
+				t.Errorf("%s's daemon %s: found %v, %v", d.Nodes[i].Name, when, found, err)
+			}
+		}
+		for _, pid := range workers {
+			found, err := memoryHas(pid, needles)
+			if err != nil {
+				t.Errorf("HSM worker %d %s: %v", pid, when, err)
+			}
+			inWorkers = inWorkers || found
+		}
+		return inWorkers
 	}
-	raw, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.der")
-	if err := os.WriteFile(file, der, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	needle := raw[:16]
-	first := foreign{d, 0}
-	first.pkcs11Tool(t, "--write-object", file, "--type", "privkey", "--label", "memory", "--id", "3e", "--usage-sign", "--extractable")
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, spki, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	first.pkcs11Tool(t, "--write-object", file, "--type", "pubkey", "--label", "memory", "--id", "3e")
-	d.waitCoverage(t, 0, "memory", node.Missing, "node2")
-
-	done := make(chan struct{})
-	scans := make(chan int)
-	go func() { // during
-		n := 0
-		for {
+	done, seen := make(chan struct{}), make(chan bool)
+	go func() {
+		found, scans := false, 0
+		for more := true; more; scans++ {
 			select {
 			case <-done:
-				scans <- n
-				return
+				more = false
 			default:
 			}
-			for _, i := range []int{0, 1} {
-				if found, err := memoryHas(d.Nodes[i].PID, needle); err != nil || found {
-					t.Errorf("%s's daemon during the exchange: found %v, %v", d.Nodes[i].Name, found, err)
-				}
-			}
-			n++
+			found = scan("during the exchange") || found
 		}
+		t.Logf("%d scans during the exchange", scans)
+		seen <- found
 	}()
 	d.carry(t, 0, d.Slots[0].Label, 1)
 	close(done)
-	if n := <-scans; n == 0 {
-		t.Error("nothing was scanned during the exchange")
-	} else {
-		t.Logf("%d scans during the exchange", n)
+	found := <-seen
+	if found = scan("after the exchange") || found; !found {
+		t.Error("the scan found the keys nowhere, not even in the HSM workers, where they must be: it proves nothing")
 	}
-	for _, i := range []int{0, 1} { // after
-		if found, err := memoryHas(d.Nodes[i].PID, needle); err != nil || found {
-			t.Errorf("%s's daemon after the exchange: found %v, %v", d.Nodes[i].Name, found, err)
+}
+
+// plantKeys puts key pairs on node1 whose private numbers the test knows, and returns pieces of those
+// as they may stand in memory: in network order, and in the order of big-number libraries.
+func plantKeys(t *testing.T, d *testDemo, count int) (needles [][]byte) {
+	t.Helper()
+	first := foreign{d, 0}
+	file := filepath.Join(t.TempDir(), "key.der")
+	write := func(der []byte, err error) {
+		t.Helper()
+		if err == nil {
+			err = os.WriteFile(file, der, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	worker := workerOf(t, d, 1)
-	if found, err := memoryHas(worker, needle); err != nil || !found {
-		t.Errorf("the scan does not find the key where it must be, in node2's HSM worker (%d): %v, %v", worker, found, err)
+	for i := range count {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := key.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reversed := bytes.Clone(raw)
+		slices.Reverse(reversed)
+		needles = append(needles, raw[:16], raw[16:], reversed[:16], reversed[16:])
+		label, id := fmt.Sprintf("memory %d", i), fmt.Sprintf("3e%02x", i)
+		write(x509.MarshalPKCS8PrivateKey(key))
+		first.pkcs11Tool(t, "--write-object", file, "--type", "privkey", "--label", label, "--id", id, "--usage-sign", "--extractable")
+		write(x509.MarshalPKIXPublicKey(key.Public()))
+		first.pkcs11Tool(t, "--write-object", file, "--type", "pubkey", "--label", label, "--id", id)
 	}
+	d.waitCoverage(t, 0, fmt.Sprintf("memory %d", count-1), node.Missing, "node2")
+	return needles
 }
 
 func workerOf(t testing.TB, d *testDemo, i int) int {
@@ -97,7 +109,7 @@ func workerOf(t testing.TB, d *testDemo, i int) int {
 }
 
 // memoryHas searches all readable memory of a process. It takes root, because daemons do not let others in.
-func memoryHas(pid int, needle []byte) (bool, error) {
+func memoryHas(pid int, needles [][]byte) (bool, error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return false, err
@@ -122,8 +134,10 @@ func memoryHas(pid int, needle []byte) (bool, error) {
 				break // a reserved range without pages, or the kernel's own
 			}
 			scanned += n
-			if bytes.Contains(buf[:n], needle) {
-				return true, nil
+			for _, needle := range needles {
+				if bytes.Contains(buf[:n], needle) {
+					return true, nil
+				}
 			}
 		}
 	}

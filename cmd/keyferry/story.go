@@ -153,7 +153,7 @@ func (p *pkcs11Tool) makeCA() error {
 		return err
 	}
 	// Not --read-object: OpenSC 0.23 cannot read EC public keys with OpenSSL 3.
-	list, err := p.run(nil, append(object, "--list-objects", "--type", "pubkey")...)
+	list, err := p.run(nil, "--list-objects", "--type", "pubkey")
 	if err != nil {
 		return err
 	}

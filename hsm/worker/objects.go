@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
@@ -257,8 +258,9 @@ func (w *worker) key(h pkcs11.ObjectHandle, o object, public, certs []object) hs
 		k.Public, k.PublicObject, k.PublicUsage = der, true, usage(p)
 	}
 	for _, c := range certs {
+		k.Alias = cmp.Or(k.Alias, label(c))
 		if k.Public != nil {
-			break
+			continue
 		}
 		if cert, err := x509.ParseCertificate(c.values[pkcs11.CKA_VALUE]); err == nil && fits(cert.RawSubjectPublicKeyInfo, kt, k.Curve) {
 			k.Public = cert.RawSubjectPublicKeyInfo
