@@ -112,6 +112,7 @@ func (y *Sync) run(ctx context.Context, s Staged, actor cluster.Actor, pr *progr
 	if r.journal, err = y.m.node.store.journal(head); err != nil {
 		return fmt.Errorf("the journal cannot be written, so nothing was begun: %w", err)
 	}
+	pr.say("the package of %s is authentic, for this node, and opened: %s", s.Header.Source, plural(s.Header.Keys, "key"))
 	y.m.node.cfg.Fault("import: journal open")
 	for try := 1; ; try++ {
 		err = r.keys(ctx)
@@ -124,10 +125,12 @@ func (y *Sync) run(ctx context.Context, s Staged, actor cluster.Actor, pr *progr
 		return errors.Join(err, r.giveUp(ctx, err))
 	}
 	report := r.report()
+	pr.say("%s imported and proved, %d already there, %s, %d failed", plural(report.Imported, "key"), report.There, plural(report.Conflicts, "conflict"), report.Failed)
 	pr.result(s.SHA256, report)
 	if err := y.sendReceipt(ctx, pkg, report); err != nil {
 		return fmt.Errorf("the keys are on the token, but the receipt could not be made: %w; import the package again to make it", err)
 	}
+	pr.say("the receipt is signed by this node's HSM")
 	y.m.node.cfg.Fault("import: receipt sent")
 	if err := r.journal.close(); err != nil {
 		return err

@@ -64,6 +64,19 @@ func (j *Jobs) Await(ctx context.Context, id string) (Job, error) {
 	return *job, nil
 }
 
+// Reload starts a module anew, once no call is running in it. Tokens that other programs have made since
+// its last start become visible by that (PKCS#11 fixes the list of slots at C_Initialize). Slots that are
+// open are open again afterwards.
+func (m *Member) Reload(ctx context.Context, actor cluster.Actor, module string) error {
+	mod, err := m.node.module(module)
+	if err != nil {
+		return refusal{&cluster.Error{Code: cluster.NotFound, Message: err.Error()}}
+	}
+	return m.acts.doLocally(ctx, act{actor, cluster.MayManageSlots, "module.reload", "module/" + module, "node " + m.Name()}, func() error {
+		return mod.Restart(ctx)
+	})
+}
+
 // Withdraw makes a one-time code for a joining node worthless. The code is named by its hash.
 func (m *Member) Withdraw(ctx context.Context, actor cluster.Actor, hash string) error {
 	_, err := m.Cluster.Apply(ctx, &cluster.RemoveInvite{Hash: hash}, actor)

@@ -174,6 +174,8 @@ func browserStory(t *testing.T, d *testDemo) {
 	b.see("lacks 1 key")
 	b.screenshot("story-4-plan")
 	b.click("Make package")
+	b.reloadUntil("The package is made")
+	b.click("See the package")
 	b.see("Receipts")
 	b.screenshot("story-5-package")
 	b.click("Download")
@@ -193,14 +195,14 @@ func browserStory(t *testing.T, d *testDemo) {
 		t.Errorf("after the preview the key is %s", k.Nodes["node2"])
 	}
 	b.click("Import 1 key")
-	b.reloadUntil("1 imported")
+	b.reloadUntil("Imported 1 Already there 0")
 	b.screenshot("story-7-imported")
 	d.must(t, 2, "", "sync", "import", file) // node3, by command line
 	b.menu("Key coverage")
-	b.reloadUntil("Every key is on every node")
+	b.reloadUntil("Any node can fail without a key being lost")
 	b.screenshot("story-8-complete")
 	b.menu("Audit log")
-	b.see("sync.import")
+	b.see("Package imported")
 	b.screenshot("story-9-audit")
 
 	b.visit(d.Nodes[0].WebConf + "/sync")
