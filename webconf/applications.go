@@ -42,12 +42,15 @@ func newApplicationRow(v *situation, a cluster.App) applicationRow {
 }
 
 func applicationsPage(c *call) error {
-	s := c.look()
+	return c.show(page{Name: "applications", Title: "Applications", Nav: "/applications", Data: newApplicationsView(c.look())})
+}
+
+func newApplicationsView(s *situation) applicationsView {
 	v := applicationsView{Node: s.Node}
-	for _, a := range c.m.Apps.List() {
-		v.Apps = append(v.Apps, newApplicationRow(s, a))
+	for _, name := range slices.Sorted(maps.Keys(s.State.Apps)) {
+		v.Apps = append(v.Apps, newApplicationRow(s, s.State.Apps[name]))
 	}
-	return c.show(page{Name: "applications", Title: "Applications", Nav: "/applications", Data: v})
+	return v
 }
 
 type applicationView struct {
@@ -92,18 +95,27 @@ func applicationPage(c *call) error {
 }
 
 func showApplication(c *call, a *cluster.App, f *form) error {
-	s := c.look()
-	v := applicationView{Node: s.Node, Values: f, Slots: slices.Sorted(maps.Keys(s.State.Slots)), Nodes: s.names(), RestartDir: c.m.Node().RestartDir()}
+	v := newApplicationView(c.look(), a, f)
+	v.RestartDir = c.m.Node().RestartDir()
 	title := "Add an application"
 	if a != nil {
-		r := newApplicationRow(s, *a)
-		v.App, title = &r, "Application "+a.Name
-		if f.Name != "app" {
-			v.Values = formOf(*a)
-		}
-		v.Slots, v.Nodes = union(v.Slots, a.Slots), union(v.Nodes, a.Nodes)
+		title = "Application " + a.Name
 	}
 	return c.show(page{Name: "application", Title: title, Nav: "/applications", Crumbs: []crumb{{"Applications", "/applications"}}, Form: f, Data: v})
+}
+
+// newApplicationView shows an application, or an empty form when a is nil.
+func newApplicationView(s *situation, a *cluster.App, f *form) applicationView {
+	v := applicationView{Node: s.Node, Values: f, Slots: slices.Sorted(maps.Keys(s.State.Slots)), Nodes: s.names()}
+	if a == nil {
+		return v
+	}
+	if f.Name != "app" {
+		v.Values = formOf(*a)
+	}
+	r := newApplicationRow(s, *a)
+	v.App, v.Slots, v.Nodes = &r, union(v.Slots, a.Slots), union(v.Nodes, a.Nodes)
+	return v
 }
 
 // union is both lists as one, in order: what an application names may be gone by now.

@@ -1,9 +1,12 @@
 package webconf
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,8 +233,6 @@ func story(t *testing.T, c *chromium) []seen {
 	if err := first.Slots.Deactivate(t.Context(), root, "Timestamping"); err != nil {
 		t.Fatal(err)
 	}
-	third := nodes[2].loggedIn(t)
-	_ = third
 	at := func(a *appliance, name, path string) seen { return seen{name, a.site.URL + path, nil} }
 	list = append(list,
 		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
@@ -264,4 +265,54 @@ func story(t *testing.T, c *chromium) []seen {
 		}
 	}})
 	return list
+}
+
+// TestPeopleInABrowser does what only a real browser can tell: it comes from another site with a session,
+// chooses a theme, moves by keyboard, and sends a file.
+func TestPeopleInABrowser(t *testing.T) {
+	c := newChromium(t)
+	a := newCluster(t, 1)[0]
+	a.administrator(t)
+	elsewhere := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<!doctype html><title>elsewhere</title><link rel="icon" href="data:,"><a id="link" href="%s/slots?x=1">there</a>`, a.site.URL)
+	}))
+	t.Cleanup(elsewhere.Close)
+	c.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(a.site.URL+"/"), chromedp.WaitVisible(chromedp.ID("login-name")),
+		chromedp.SendKeys(chromedp.ID("login-name"), testAccount), chromedp.SendKeys(chromedp.ID("login-password"), testPassword),
+		chromedp.Submit(chromedp.ID("login-name")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
+	c.quiet("login")
+
+	// 127.0.0.1 and localhost are different sites, so the first request comes without the cookie.
+	c.do(chromedp.Navigate(strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1)), chromedp.Click(chromedp.ID("link")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
+	if where := evaluate[string](c, "location.href"); where != a.site.URL+"/slots?x=1" {
+		t.Errorf("the link from another site leads to %s", where)
+	}
+	c.quiet("link from another site")
+
+	dark := `getComputedStyle(document.documentElement).colorScheme`
+	c.theme("light")
+	c.do(chromedp.Click(chromedp.CSS(".theme summary")), chromedp.Click(chromedp.CSS(`.theme button[value="dark"]`)), chromedp.WaitVisible(chromedp.CSS(`html[data-theme="dark"]`)))
+	if scheme, where := evaluate[string](c, dark), evaluate[string](c, "location.pathname + location.search"); scheme != "dark" || where != "/slots?x=1" {
+		t.Errorf("the color scheme is %s, at %s", scheme, where)
+	}
+	c.quiet("theme")
+
+	c.do(chromedp.Navigate(a.site.URL+"/sync"), chromedp.WaitVisible(chromedp.ID("upload-package")))
+	c.do(chromedp.KeyEvent("\t"), chromedp.KeyEvent("\r"), chromedp.KeyEvent("\t"))
+	if focus := evaluate[string](c, `document.activeElement.closest("main") ? document.activeElement.id || document.activeElement.tagName : "outside"`); focus == "outside" {
+		t.Error("the link that skips the navigation does not lead into the content")
+	}
+	file := filepath.Join(t.TempDir(), "x.keyferry")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("no package "), 1<<17), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.do(chromedp.SetUploadFiles(chromedp.ID("upload-package"), []string{file}), chromedp.Submit(chromedp.ID("upload-package")), chromedp.WaitVisible(chromedp.CSS(".errors a")))
+	if text := evaluate[string](c, `document.querySelector(".errors").textContent`); !strings.Contains(text, "The package is refused") {
+		t.Errorf("after a wrong file the page says %q", text)
+	}
+	c.do(chromedp.Click(chromedp.CSS(".errors a")))
+	if focus := evaluate[string](c, "document.activeElement.id"); focus != "upload-package" {
+		t.Errorf("the summary of errors leads to %q", focus)
+	}
 }

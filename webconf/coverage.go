@@ -196,10 +196,7 @@ func inert(s string) string {
 	return s
 }
 
-type keyView struct {
-	Key   coverageRow
-	Heads []columnHead
-}
+type keyView struct{ Key coverageRow }
 
 // keyPage tells of one key what the matrix has no room for.
 func keyPage(c *call) error {
@@ -217,6 +214,5 @@ func keyPage(c *call) error {
 		return &cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("no node holds a key with that fingerprint in slot %q", label)}
 	}
 	k := s.Coverage[i]
-	v := keyView{Key: newCoverageRow(k, s.names())}
-	return c.show(page{Name: "key", Title: "Key " + keyName(k.Key), Nav: "/coverage", Crumbs: []crumb{{"Key coverage", "/coverage"}}, Data: v})
+	return c.show(page{Name: "key", Title: "Key " + keyName(k.Key), Nav: "/coverage", Crumbs: []crumb{{"Key coverage", "/coverage"}}, Data: keyView{newCoverageRow(k, s.names())}})
 }

@@ -81,7 +81,7 @@ func (f *form) blame(field string, err error) error {
 	if v.code == "internal" || v.code == "denied" && v.status != http.StatusUnauthorized {
 		return err
 	}
-	if v.status != http.StatusBadRequest && v.status != http.StatusConflict {
+	if v.status == http.StatusUnauthorized || v.status == http.StatusTooManyRequests || v.status >= http.StatusInternalServerError {
 		f.status = v.status
 	}
 	f.fail(field, "%s", sentence(v.message))

@@ -113,7 +113,7 @@ func inviteNode(c *call) error {
 		return err
 	}
 	hours, err := strconv.ParseFloat(f.text("hours"), 64)
-	if err != nil || hours <= 0 || hours > maxInviteHours {
+	if err != nil || !(hours > 0 && hours <= maxInviteHours) {
 		f.fail("hours", "Enter for how many hours the code is good: more than 0, at most %d.", maxInviteHours)
 		return showCluster(c, f, nil)
 	}

@@ -188,9 +188,14 @@ func (c *call) frame(p page) frame {
 	if c.actor.Kind == "" {
 		return f
 	}
-	v := c.look()
-	f.Account, f.Menu, f.Notes = c.actor.Name, menu(v.Summary.Gaps), c.flashes()
-	here := c.Request().URL.EscapedPath()
+	f.Account, f.Notes = c.actor.Name, c.flashes()
+	f.surround(c.look(), p, c.Request().URL.EscapedPath())
+	return f
+}
+
+// surround fills in what somebody who is logged in sees around the page at a path.
+func (f *frame) surround(v *situation, p page, here string) {
+	f.Menu = menu(v.Summary.Gaps)
 	there := p.Nav // jobs and packages differ from node to node; slots and keys do not
 	if strings.HasPrefix(here, "/slots/") || strings.HasPrefix(here, "/coverage/") {
 		there = here
@@ -201,7 +206,6 @@ func (c *call) frame(p page) frame {
 	if p.Name != "status" { // which lists all of them
 		f.Banner, f.More = banner(v.problems(), here)
 	}
-	return f
 }
 
 // banner picks the most urgent problem that this page does not treat itself.

@@ -49,6 +49,7 @@ func consoleRoutes() []route {
 
 		{get, "/", cluster.MayView, statusPage, none},
 		{get, "/hsm", cluster.MayView, hsmPage, none},
+		{post, "/hsm/reload", cluster.MayManageSlots, reloadModule, small},
 		{get, "/coverage", cluster.MayView, coveragePage, none},
 		{get, "/coverage.csv", cluster.MayView, coverageCSV, none},
 		{get, "/coverage/:label/:fingerprint", cluster.MayView, keyPage, none},

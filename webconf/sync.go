@@ -93,19 +93,22 @@ func (p packageRow) StateMark() mark { return p.Mark(time.Now()) }
 
 // syncPage shows the three steps of an exchange: make, carry, import.
 func syncPage(c *call) error {
-	v, err := newSyncView(c, c.QueryParam("slot"))
+	return showSync(c, c.QueryParam("slot"), nil)
+}
+
+func showSync(c *call, slot string, f *form) error {
+	kept, err := c.m.Sync.List()
 	if err != nil {
 		return err
 	}
-	return showSync(c, v, nil)
-}
-
-func showSync(c *call, v syncView, f *form) error {
+	v := newSyncView(c.look(), kept, slot)
+	if v.Slot != "" {
+		v.plan(c)
+	}
 	return c.show(page{Name: "sync", Title: "Key synchronization", Nav: "/sync", Form: f, Data: v})
 }
 
-func newSyncView(c *call, slot string) (syncView, error) {
-	s := c.look()
+func newSyncView(s *situation, kept []node.Staged, slot string) syncView {
 	v := syncView{Node: s.Node, Slot: slot, Single: len(s.State.Nodes) == 1}
 	for _, here := range s.Slots {
 		if here.State == cluster.Active {
@@ -115,13 +118,6 @@ func newSyncView(c *call, slot string) (syncView, error) {
 	if v.Slot == "" && len(v.Slots) == 1 {
 		v.Slot = v.Slots[0]
 	}
-	if v.Slot != "" {
-		v.plan(c)
-	}
-	kept, err := c.m.Sync.List()
-	if err != nil {
-		return v, err
-	}
 	all := packageRows(s, kept)
 	for _, p := range all {
 		if p.Here && p.ForMe && !p.Mine && !p.Imported && s.Now.Before(p.Expires) {
@@ -129,7 +125,7 @@ func newSyncView(c *call, slot string) (syncView, error) {
 		}
 	}
 	v.Packages, v.More = all[:min(len(all), mostPackages)], max(0, len(all)-mostPackages)
-	return v, nil
+	return v
 }
 
 // plan looks what the other nodes lack. A key that an application made a moment ago counts.
@@ -144,7 +140,7 @@ func (v *syncView) plan(c *call) {
 		}
 	}
 	if err != nil {
-		v.Problem = sentence(judge(err).message)
+		v.Problem = sentence(c.settle(err).message)
 		return
 	}
 	for _, k := range v.Plan.Keys {
@@ -213,9 +209,5 @@ func makePackage(c *call) error {
 			return err
 		}
 	}
-	v, err := newSyncView(c, slot)
-	if err != nil {
-		return err
-	}
-	return showSync(c, v, f)
+	return showSync(c, slot, f)
 }

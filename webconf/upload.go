@@ -27,11 +27,7 @@ func uploadPackage(c *call) error {
 	}
 	// The browser shows an answer only once it has sent everything.
 	_, _ = io.Copy(io.Discard, c.Request().Body)
-	v, err := newSyncView(c, "")
-	if err != nil {
-		return err
-	}
-	return showSync(c, v, f)
+	return showSync(c, "", f)
 }
 
 func (c *call) upload() (node.Staged, error) {

@@ -209,6 +209,7 @@ var actWords = map[string]string{
 	"app.run":          "Application restarted",
 	"app.restart":      "Restart of an application asked for",
 	"act.end":          "End of an act recorded",
+	"module.reload":    "Module started anew",
 	"slot.create":      "Slot made",
 	"slot.activate":    "Slot activated",
 	"slot.deactivate":  "Slot deactivated",

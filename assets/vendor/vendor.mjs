@@ -15,8 +15,8 @@ const icons = {
   cluster: "topology-star-3", jobs: "checklist", audit: "clipboard-list", account: "user-circle",
   check: "check", ok: "circle-check", bad: "circle-x", warn: "alert-triangle", alert: "alert-circle", unknown: "help-circle",
   wait: "clock", info: "info-circle", none: "circle-minus", free: "circle-dashed", missing: "x",
-  download: "download", upload: "upload", package: "package", plus: "plus", refresh: "refresh", search: "search",
-  next: "arrow-right", down: "chevron-down", logout: "logout", theme: "contrast", light: "sun", dark: "moon", system: "device-desktop",
+  download: "download", upload: "upload", package: "package", plus: "plus",
+  down: "chevron-down", logout: "logout", theme: "contrast", light: "sun", dark: "moon", system: "device-desktop",
   key: "key", minus: "minus", restart: "rotate-clockwise",
 };
 
