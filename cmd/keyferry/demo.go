@@ -85,6 +85,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer d.stop()
+	defer d.notReady() // before the daemons stop
 	for _, n := range d.nodes {
 		if err := n.start(ctx); err != nil {
 			return err
@@ -131,10 +132,8 @@ func (d *demo) prepare() (err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	if d.ready != "" {
-		if err := os.Remove(d.ready); err != nil && !errors.Is(err, os.ErrNotExist) { // it is not ready yet
-			return err
-		}
+	if err := d.notReady(); err != nil {
+		return err
 	}
 	if err := d.loadSecrets(); err != nil {
 		return err
@@ -145,6 +144,14 @@ func (d *demo) prepare() (err error) {
 			return err
 		}
 		d.nodes = append(d.nodes, n)
+	}
+	return nil
+}
+
+// notReady removes the ready file, so that nobody takes an old one for this run's.
+func (d *demo) notReady() error {
+	if err := os.Remove(d.ready); d.ready != "" && err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

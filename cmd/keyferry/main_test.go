@@ -110,9 +110,10 @@ func (d *testDemo) stop(t testing.TB) {
 	t.Helper()
 	d.cmd.Process.Signal(syscall.SIGINT)
 	for _, n := range d.Nodes {
-		for syscall.Kill(n.PID, 0) == nil {
-			time.Sleep(20 * time.Millisecond)
-		}
+		waitGone(t, n.PID)
+	}
+	if _, err := os.Stat(filepath.Join(d.dir, "ready.json")); err == nil {
+		t.Error("the ready file is still there after the demo's end")
 	}
 }
 
