@@ -1,108 +1,18 @@
 package webconf
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/user"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
 )
-
-// A socket speaks to the API as the command line does: over a Unix socket.
-type socket struct {
-	t      testing.TB
-	client *http.Client
-}
-
-func newSocket(t testing.TB, web *Server) *socket {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "kf") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: web.API(), ConnContext: ConnContext, ReadHeaderTimeout: time.Minute}
-	go server.Serve(ln)
-	t.Cleanup(func() { server.Close() })
-	return &socket{t, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}}}
-}
-
-// send sends a body of a type; an empty type means that there is no body.
-func (s *socket) send(method, path, kind string, body io.Reader) reply {
-	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, "http://keyferry/api/v1"+path, body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if kind != "" {
-		req.Header.Set("Content-Type", kind)
-	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	all, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return reply{resp.StatusCode, resp.Header, string(all)}
-}
-
-// ask sends v as JSON, unless it is nil, and reads the answer into out.
-func (s *socket) ask(method, path string, v any, status int, out any) {
-	s.t.Helper()
-	var body io.Reader
-	kind := ""
-	if v != nil {
-		b, err := json.Marshal(v)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		body, kind = bytes.NewReader(b), "application/json"
-	}
-	r := s.send(method, path, kind, body)
-	if r.status != status {
-		s.t.Fatalf("%s %s: %d %s", method, path, r.status, r.body)
-	}
-	if out == nil {
-		return
-	}
-	if err := json.Unmarshal([]byte(r.body), out); err != nil {
-		s.t.Fatalf("%s %s: %v in %s", method, path, err, r.body)
-	}
-}
-
-// refused wants an error with a code, and with text that says more than the code.
-func (s *socket) refused(r reply, status int, code string) string {
-	s.t.Helper()
-	var e struct {
-		Error struct{ Code, Message string }
-	}
-	if err := json.Unmarshal([]byte(r.body), &e); err != nil || r.status != status || e.Error.Code != code || len(e.Error.Message) < 10 {
-		s.t.Errorf("want %d %s: got %d %s", status, code, r.status, r.body)
-	}
-	return e.Error.Message
-}
 
 // TestAPIBeforeMembership: a new node has a status, can found and can join, and nothing else.
 func TestAPIBeforeMembership(t *testing.T) {
@@ -272,28 +182,36 @@ func apiSyncTest(t *testing.T, first, second *appliance, one, two *socket) {
 		h.header.Get("Content-Disposition") != "attachment; filename="+list[0].Name() || !strings.HasPrefix(h.header.Get("Repr-Digest"), "sha-256=:") {
 		t.Errorf("file: %d, HEAD %d %v", file.status, h.status, h.header)
 	}
+	apiImportTest(t, one, two, digest, file.body)
+}
+
+// apiImportTest brings a package to the other node and imports it there.
+func apiImportTest(t *testing.T, one, two *socket, digest, file string) {
+	t.Helper()
 	var inspection node.Inspection
-	r := two.send(post, "/sync/inspect", "application/octet-stream", strings.NewReader(file.body))
+	r := two.send(post, "/sync/inspect", "application/octet-stream", strings.NewReader(file))
 	if err := json.Unmarshal([]byte(r.body), &inspection); err != nil || !inspection.Verified || !inspection.ForMe {
 		t.Errorf("inspect: %s", r.body)
 	}
+	var list []node.Staged
 	two.ask(get, "/sync/packages", nil, http.StatusOK, &list)
 	if len(list) != 0 {
 		t.Error("a package that was only looked at is kept")
 	}
 	var staged node.Staged
-	if r := two.send(post, "/sync/uploads", "application/octet-stream", strings.NewReader(file.body)); json.Unmarshal([]byte(r.body), &staged) != nil || staged.SHA256 != digest {
+	if r := two.send(post, "/sync/uploads", "application/octet-stream", strings.NewReader(file)); json.Unmarshal([]byte(r.body), &staged) != nil || staged.SHA256 != digest {
 		t.Fatalf("upload: %d %s", r.status, r.body)
 	}
-	damaged := file.body[:len(file.body)-1] + "x"
+	damaged := file[:len(file)-1] + "x"
 	two.refused(two.send(post, "/sync/uploads", "application/octet-stream", strings.NewReader(damaged)), http.StatusUnprocessableEntity, "package")
-	two.refused(two.send(post, "/sync/uploads", "application/json", strings.NewReader(file.body)), http.StatusUnsupportedMediaType, "invalid")
+	two.refused(two.send(post, "/sync/uploads", "application/json", strings.NewReader(file)), http.StatusUnsupportedMediaType, "invalid")
 	var preview node.Preview
 	two.ask(get, "/sync/packages/"+digest+"/preview", nil, http.StatusOK, &preview)
 	if preview.New != 2 || preview.Problem != "" {
 		t.Errorf("preview: %+v", preview)
 	}
 	one.refused(one.send(post, "/sync/packages/"+digest+"/import", "application/json", strings.NewReader("{}")), http.StatusUnprocessableEntity, "package")
+	var job node.Job
 	two.ask(post, "/sync/packages/"+digest+"/import", struct{}{}, http.StatusAccepted, &job)
 	two.ask(get, "/jobs/"+job.ID+"?wait=30", nil, http.StatusOK, &job)
 	if job.State != node.JobDone || job.Report == nil || job.Report.Imported != 2 {

@@ -109,6 +109,7 @@ func apiUpload(c *call) error {
 	c.patience(uploadTime)
 	s, err := c.m.Sync.Stage(c.Request().Context(), c.Request().Body)
 	if err != nil {
+		c.drain()
 		return err
 	}
 	return c.JSON(http.StatusOK, s)

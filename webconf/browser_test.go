@@ -106,10 +106,15 @@ func (c *chromium) quiet(where string) {
 	c.messages = nil
 }
 
-// accessible runs axe on the page.
-func (c *chromium) accessible(where, axe string) {
+// accessible runs axe on the page. The policy of the page allows no script, so it is given to the browser
+// itself.
+func (c *chromium) accessible(where string) {
 	c.t.Helper()
-	evaluate[chromedp.Void](c, axe+"; undefined")
+	axe, err := os.ReadFile("../testdata/axe/axe.min.js")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	evaluate[chromedp.Void](c, string(axe)+"; undefined")
 	found := evaluate[string](c, `axe.run(document, {preload: false}).then(r => JSON.stringify(r.violations.map(v => ({id: v.id, help: v.help, nodes: v.nodes.map(n => n.html.slice(0, 200) + " | " + n.failureSummary)}))))`)
 	var violations []struct {
 		ID, Help string
@@ -145,10 +150,6 @@ func (c *chromium) screenshot(name string) {
 // violation of the content security policy, none of accessibility rules, nothing wider than the window.
 func TestPagesInABrowser(t *testing.T) {
 	c := newChromium(t)
-	axe, err := os.ReadFile("../testdata/axe/axe.min.js")
-	if err != nil {
-		t.Fatal(err)
-	}
 	pages := story(t, c)
 	for _, look := range []struct {
 		theme string
@@ -167,7 +168,7 @@ func TestPagesInABrowser(t *testing.T) {
 				t.Errorf("%s: the page is %d pixels wider than the window", where, over)
 			}
 			c.screenshot(where)
-			c.accessible(where, string(axe))
+			c.accessible(where)
 			c.quiet(where)
 		}
 	}
@@ -183,11 +184,20 @@ type seen struct {
 func story(t *testing.T, c *chromium) []seen {
 	t.Helper()
 	nodes := newCluster(t, 3)
-	first := nodes[0]
-	var list []seen
-	c.theme("light")
-	c.do(chromedp.EmulateViewport(1440, 900), chromedp.Navigate(first.site.URL+"/"), chromedp.WaitVisible(chromedp.ID("setup-code")))
-	c.screenshot("setup-light-1440")
+	firstSteps(t, c, nodes[0])
+	made, waiting, imported := trouble(t, nodes)
+	return append(pagesToSee(t, nodes[0], made), pagesToUse(nodes, waiting, imported)...)
+}
+
+// firstSteps makes the first administrator in the browser, and looks at pages that have nothing to show.
+func firstSteps(t *testing.T, c *chromium, first *appliance) {
+	t.Helper()
+	for _, theme := range []string{"dark", "light"} {
+		c.theme(theme)
+		c.do(chromedp.EmulateViewport(1440, 900), chromedp.Navigate(first.site.URL+"/"), chromedp.WaitVisible(chromedp.ID("setup-code")))
+		c.screenshot("setup-" + theme + "-1440")
+		c.accessible("setup, " + theme)
+	}
 	code, err := first.Accounts.NewFirstCode()
 	if err != nil {
 		t.Fatal(err)
@@ -196,10 +206,20 @@ func story(t *testing.T, c *chromium) []seen {
 		chromedp.SendKeys(chromedp.ID("setup-password"), testPassword), chromedp.SendKeys(chromedp.ID("setup-again"), testPassword),
 		chromedp.Submit(chromedp.ID("setup-code")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
 	c.screenshot("status-empty-light-1440")
+	c.accessible("status, empty")
 	for _, p := range []string{"slots", "coverage", "sync", "applications", "jobs"} {
 		c.do(chromedp.Navigate(first.site.URL+"/"+p), chromedp.WaitReady(chromedp.CSS("main")))
 		c.screenshot(p + "-empty-light-1440")
+		c.accessible(p + ", empty")
 	}
+}
+
+// trouble fills the cluster with slots, applications and keys, of which some are not where they should
+// be. It returns the digests of a package that one node has imported and of one that waits on another,
+// and the job of the import.
+func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) {
+	t.Helper()
+	first := nodes[0]
 	for _, a := range nodes {
 		a.slot(t, "ManagementCA", cluster.Manual)
 		a.slot(t, "IssuingCA-G2", cluster.Generated)
@@ -221,20 +241,27 @@ func story(t *testing.T, c *chromium) []seen {
 	mgmt := first.application(t, "ManagementCA")
 	generate(t, mgmt, ecKey("mgmtca-g1-sign"), hsm.KeySpec{Type: "RSA", Bits: 2048, ID: []byte("mg2"), Label: "mgmtca-g2-sign", Usage: hsm.UseSign, Extractable: true})
 	first.sees(t, 2)
-	made, imported := exchange(t, first, nodes[1], "ManagementCA", "node2", "node3")
+	made, imported = exchange(t, first, nodes[1], "ManagementCA", "node2", "node3")
 	generate(t, mgmt, hsm.KeySpec{Type: "EC", Curve: "P-384", ID: []byte("mg3"), Label: "mgmtca-g3-sign", Usage: hsm.UseSign, Extractable: true},
 		hsm.KeySpec{Type: "AES", Bits: 256, ID: []byte("keyenc"), Label: "ca-key-encryption", Usage: hsm.UseEncrypt | hsm.UseDecrypt, Extractable: true},
 		hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte("pinned"), Label: "legacy-2019", Usage: hsm.UseSign})
 	generate(t, nodes[1].application(t, "ManagementCA"), hsm.KeySpec{Type: "EC", Curve: "P-256", ID: []byte("mg3"), Label: "mgmtca-g3-sign", Usage: hsm.UseSign, Extractable: true})
 	generate(t, first.application(t, "Timestamping"), ecKey("tsa-2026"))
 	first.sees(t, 7)
-	waiting, _ := exchange(t, first, nil, "ManagementCA", "node3")
+	waiting, _ = exchange(t, first, nil, "ManagementCA", "node3")
 	bring(t, first, nodes[2], waiting)
 	if err := first.Slots.Deactivate(t.Context(), root, "Timestamping"); err != nil {
 		t.Fatal(err)
 	}
-	at := func(a *appliance, name, path string) seen { return seen{name, a.site.URL + path, nil} }
-	list = append(list,
+	return made, waiting, imported
+}
+
+func at(a *appliance, name, path string) seen { return seen{name, a.site.URL + path, nil} }
+
+// pagesToSee are pages of the first node as they are.
+func pagesToSee(t *testing.T, first *appliance, made string) []seen {
+	t.Helper()
+	return []seen{
 		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
@@ -242,7 +269,11 @@ func story(t *testing.T, c *chromium) []seen {
 		at(first, "newapplication", "/new-application"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
 		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
 		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),
-	)
+	}
+}
+
+// pagesToUse are pages on which something is done first.
+func pagesToUse(nodes []*appliance, waiting, imported string) []seen {
 	login := func(a *appliance, name, path string) seen {
 		return seen{name, a.site.URL + path, func(c *chromium) {
 			if !evaluate[bool](c, `document.getElementById("login-name") != null`) {
@@ -252,19 +283,18 @@ func story(t *testing.T, c *chromium) []seen {
 				chromedp.Submit(chromedp.ID("login-name")), chromedp.WaitVisible(chromedp.CSS("nav.side")))
 		}}
 	}
-	list = append(list, login(nodes[2], "preview", packagePath(waiting)), login(nodes[1], "job-import", jobPath(imported)), at(nodes[2], "slot-absent", "/slots/Timestamping"))
-	list = append(list, seen{"code-wrong", first.site.URL + "/slots/ManagementCA", func(c *chromium) {
+	list := []seen{login(nodes[2], "preview", packagePath(waiting)), login(nodes[1], "job-import", jobPath(imported)), at(nodes[2], "slot-absent", "/slots/Timestamping")}
+	return append(list, seen{"code-wrong", nodes[0].site.URL + "/slots/ManagementCA", func(c *chromium) {
 		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("change-code").open = true`),
 			chromedp.SendKeys(chromedp.ID("code-old"), "not the code"), chromedp.SendKeys(chromedp.ID("code-new"), "another code"), chromedp.SendKeys(chromedp.ID("code-again"), "another one"),
 			chromedp.Submit(chromedp.ID("code-old")), chromedp.WaitVisible(chromedp.CSS(".errors")))
-	}}, seen{"invitation", first.site.URL + "/cluster", func(c *chromium) {
+	}}, seen{"invitation", nodes[0].site.URL + "/cluster", func(c *chromium) {
 		c.do(chromedp.SendKeys(chromedp.ID("invite-node"), "node4"), chromedp.Submit(chromedp.ID("invite-node")), chromedp.WaitVisible(chromedp.CSS("code.code")))
 	}}, seen{"login", nodes[1].site.URL + "/login", func(c *chromium) {
 		if evaluate[bool](c, `document.getElementById("login-name") == null`) {
 			c.do(chromedp.Submit(chromedp.CSS(`form[action="/logout"]`)), chromedp.WaitVisible(chromedp.ID("login-name")))
 		}
 	}})
-	return list
 }
 
 // TestPeopleInABrowser does what only a real browser can tell: it comes from another site with a session,

@@ -1,7 +1,6 @@
 package webconf
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -82,11 +81,8 @@ func login(c *call) error {
 	hash := c.m.State().Accounts[name].Hash // before the check: what changes meanwhile ends the session
 	if _, err := c.m.Accounts.Login(c.Request().Context(), name, f.secret("password")); err != nil {
 		c.srv.log.Warn("login refused", "from", c.RealIP())
-		field := "password"
-		if _, wait := errors.AsType[*node.WaitError](err); wait {
-			field = "name"
-		}
-		if err := f.blame(field, err); err != nil {
+		c.retryAfter(judge(err))
+		if err := f.blame("password", err); err != nil {
 			return err
 		}
 		return showLogin(c, f, false)

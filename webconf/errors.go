@@ -148,9 +148,7 @@ func httpVerdict(h *echo.HTTPError) verdict {
 // settle judges an error and logs what its judgement hides, under a reference that people can tell.
 func (c *call) settle(err error) verdict {
 	v := judge(err)
-	if v.retry > 0 {
-		c.Response().Header().Set("Retry-After", strconv.Itoa(int(v.retry.Seconds())+1))
-	}
+	c.retryAfter(v)
 	if v.code != "internal" {
 		return v
 	}
@@ -162,6 +160,13 @@ func (c *call) settle(err error) verdict {
 		c.srv.log.Error("internal error", "reference", reference, "method", c.Request().Method, "path", c.Request().URL.Path, "error", err)
 	}
 	return v
+}
+
+// retryAfter tells programs when to try again.
+func (c *call) retryAfter(v verdict) {
+	if v.retry > 0 {
+		c.Response().Header().Set("Retry-After", strconv.Itoa(int(v.retry.Seconds())+1))
+	}
 }
 
 // apiError answers an error as JSON.

@@ -182,6 +182,23 @@ func TestExchangeByPages(t *testing.T) {
 	}
 	two.follow(arrived).wants(t, http.StatusOK, "The package is here.", "2 keys to import", "root-ca", "Import 2 keys", "No application on node2 is restarted")
 	two.get("/sync").wants(t, http.StatusOK, "A package of slot CA from node1 waits here to be imported")
+	importByPages(t, second, two, path)
+	eventually(t, "node1 has the receipt", func() bool { return strings.Contains(one.get(path).text(), "1 of 1 imported") })
+	one.get(path).wants(t, http.StatusOK, "each key proved by its HSM", "signature verified")
+	two.get(path).wants(t, http.StatusOK, "nothing to import, 2 already there", "It was imported here")
+	eventually(t, "nothing is left to do", func() bool { return strings.Contains(one.get("/").text(), "Nothing needs to be done.") })
+	one.get("/coverage").wants(t, http.StatusOK, "All 2 keys are on every node.", "Any node can fail without a key being lost.")
+	csv := one.get("/coverage.csv?slot=CA")
+	if !strings.HasPrefix(csv.body, "slot,label,id,type,fingerprint,first_seen,certificates,node1,node2\nCA,root-ca,") || !strings.Contains(csv.body, ",present,present\n") {
+		t.Errorf("CSV: %s", csv.body)
+	}
+	one.get("/sync?slot=CA").wants(t, http.StatusOK, "There is nothing to send")
+	checkReceipt(t, one, packageID(t, first, path[len(path)-64:]))
+}
+
+// importByPages imports a package that has arrived, after finding the slot closed.
+func importByPages(t *testing.T, second *appliance, two *browser, path string) {
+	t.Helper()
 	if err := second.Slots.Deactivate(t.Context(), root, "CA"); err != nil {
 		t.Fatal(err)
 	}
@@ -197,17 +214,6 @@ func TestExchangeByPages(t *testing.T) {
 	job := two.post(path + "/import").location()
 	eventually(t, "the package is imported", func() bool { return strings.Contains(two.get(job).text(), "Signed, and known to the cluster") })
 	two.get(job).wants(t, http.StatusOK, "2 Imported"[2:], "root-ca", "sub-ca")
-	eventually(t, "node1 has the receipt", func() bool { return strings.Contains(one.get(path).text(), "1 of 1 imported") })
-	one.get(path).wants(t, http.StatusOK, "each key proved by its HSM", "signature verified")
-	two.get(path).wants(t, http.StatusOK, "nothing to import, 2 already there", "It was imported here")
-	eventually(t, "nothing is left to do", func() bool { return strings.Contains(one.get("/").text(), "Nothing needs to be done.") })
-	one.get("/coverage").wants(t, http.StatusOK, "All 2 keys are on every node.", "Any node can fail without a key being lost.")
-	csv := one.get("/coverage.csv?slot=CA")
-	if !strings.HasPrefix(csv.body, "slot,label,id,type,fingerprint,first_seen,certificates,node1,node2\nCA,root-ca,") || !strings.Contains(csv.body, ",present,present\n") {
-		t.Errorf("CSV: %s", csv.body)
-	}
-	one.get("/sync?slot=CA").wants(t, http.StatusOK, "There is nothing to send")
-	checkReceipt(t, one, packageID(t, first, path[len(path)-64:]))
 }
 
 // wrongUploads are what people may drop on the page instead of a package.

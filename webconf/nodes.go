@@ -112,12 +112,12 @@ func inviteNode(c *call) error {
 	if err != nil {
 		return err
 	}
-	hours, err := strconv.ParseFloat(f.text("hours"), 64)
-	if err != nil || !(hours > 0 && hours <= maxInviteHours) {
-		f.fail("hours", "Enter for how many hours the code is good: more than 0, at most %d.", maxInviteHours)
+	hours, err := strconv.Atoi(f.text("hours"))
+	if err != nil || hours < 1 || hours > maxInviteHours {
+		f.fail("hours", "Enter for how many hours the code is good: a number from 1 to %d.", maxInviteHours)
 		return showCluster(c, f, nil)
 	}
-	made, err := c.m.Invite(c.Request().Context(), c.actor, f.text("node"), time.Duration(hours*float64(time.Hour)))
+	made, err := c.m.Invite(c.Request().Context(), c.actor, f.text("node"), time.Duration(hours)*time.Hour)
 	if err != nil {
 		if err := f.blame("node", err); err != nil {
 			return err

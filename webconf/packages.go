@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -74,16 +73,11 @@ func newPackageView(c *call) (packageView, error) {
 	s := c.look()
 	v := packageView{Node: s.Node}
 	staged, err := c.m.Sync.Get(digest)
-	var kept []node.Staged
 	if err == nil {
-		kept = append(kept, staged)
-	}
-	rows := packageRows(s, kept)
-	i := slices.IndexFunc(rows, func(r packageRow) bool { return r.ID == digest || r.SHA256 == digest })
-	if i < 0 {
+		v.Row = keptRow(s, staged)
+	} else if v.Row, err = recorded(s, digest, err); err != nil {
 		return v, err
 	}
-	v.Row = rows[i]
 	v.Expired = !s.Now.Before(v.Row.Expires)
 	v.Receipts = c.verified(v.Row)
 	if n, ok := s.State.Nodes[v.Row.Source]; ok && v.Row.Source != s.Node {
@@ -103,6 +97,17 @@ func newPackageView(c *call) (packageView, error) {
 		v.preview(c, staged)
 	}
 	return v, nil
+}
+
+// recorded finds a package that only the cluster knows, by its id or its digest; otherwise it returns the
+// error that looking here ended with.
+func recorded(s *situation, digest string, otherwise error) (packageRow, error) {
+	for _, p := range s.State.Packages {
+		if p.ID == digest || p.SHA256 == digest {
+			return recordedRow(s, p), nil
+		}
+	}
+	return packageRow{}, otherwise
 }
 
 // preview opens the package and compares it with the token.

@@ -40,7 +40,11 @@ func (c *call) receipt() (syncpkg.Receipt, string, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), peerTime)
 	defer cancel()
-	return c.m.Sync.Receipt(ctx, id, name)
+	r, jws, err := c.m.Sync.Receipt(ctx, id, name)
+	if err != nil && judge(err).code == "internal" {
+		err = &spoken{http.StatusServiceUnavailable, "unavailable", fmt.Errorf("the receipt of %s cannot be shown now: %w", name, err)}
+	}
+	return r, jws, err
 }
 
 func receiptPage(c *call) error {

@@ -95,6 +95,9 @@ func TestCrossSite(t *testing.T) {
 		for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "", "Origin", "https://evil.example"}} {
 			got := b.do(r.method, fill(r.path), strings.NewReader("label=y&mode=generated"), append(header, "Content-Type", "application/x-www-form-urlencoded")...)
 			got.wants(t, http.StatusForbidden, "This came from a page of another site")
+			if !strings.HasPrefix(got.header.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("%s: the refusal has no policy", r.path)
+			}
 		}
 	}
 	if n := len(a.State().Audit); n != before {

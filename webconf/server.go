@@ -54,9 +54,7 @@ func New(cfg Config) (*Server, error) {
 
 // Handler is the console, to be served over TLS by a node that is a member of a cluster.
 func (s *Server) Handler() http.Handler {
-	e := s.router(consoleRoutes(), (*call).fromBrowser, errorPage)
-	e.Use(echo.WrapMiddleware(secure.New(headers()).Handler))
-	return e
+	return secure.New(headers()).Handler(s.router(consoleRoutes(), (*call).fromBrowser, errorPage))
 }
 
 // API is the JSON API, to be served on a Unix socket whose file permissions say who may use it. The
@@ -173,7 +171,7 @@ func (s *Server) guard(r route) echo.HandlerFunc {
 	return func(ec echo.Context) error {
 		c := ec.Get(callKey).(*call)
 		req := c.Request()
-		req.Body = http.MaxBytesReader(c.Response(), req.Body, r.body)
+		req.Body = http.MaxBytesReader(c.Response().Writer, req.Body, r.body)
 		if err := c.authorize(r.permission); err != nil {
 			return err
 		}

@@ -68,6 +68,9 @@ func (v *situation) active() int {
 
 // seats counts the open slots of any node, and all of its slots.
 func (v *situation) seats(name string) (active, total int) {
+	if name == v.Node { // known better here than by the cluster
+		return v.active(), len(v.Slots)
+	}
 	for _, slot := range v.State.Slots {
 		seat, ok := slot.Seats[name]
 		if !ok {

@@ -112,6 +112,15 @@ type slotView struct {
 	MinCode int    // characters
 }
 
+// OtherNodes are the names of the other nodes that have a token in the slot.
+func (v slotView) OtherNodes() []string {
+	var names []string
+	for _, o := range v.Others {
+		names = append(names, o.Node)
+	}
+	return names
+}
+
 func slotPage(c *call) error {
 	label, err := c.segment("label")
 	if err != nil {

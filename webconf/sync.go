@@ -157,12 +157,7 @@ func packageRows(s *situation, kept []node.Staged) []packageRow {
 		rows[id] = recordedRow(s, p)
 	}
 	for _, k := range kept {
-		r, ok := rows[k.Header.ID]
-		if !ok {
-			r = keptRow(s, k)
-		}
-		r.Here, r.Mine, r.SHA256 = true, k.Mine, k.SHA256
-		rows[r.ID] = r
+		rows[k.Header.ID] = keptRow(s, k)
 	}
 	return slices.SortedFunc(maps.Values(rows), func(a, b packageRow) int {
 		if c := b.Created.Compare(a.Created); c != 0 {
@@ -183,11 +178,13 @@ func recordedRow(s *situation, p cluster.Package) packageRow {
 	return r
 }
 
-// keptRow is a package whose record the cluster has forgotten, or not got yet.
+// keptRow is a package whose file is here. The cluster may have forgotten its record, or not got it yet.
 func keptRow(s *situation, k node.Staged) packageRow {
 	h := k.Header
-	return packageRow{ID: h.ID, Slot: h.Slot, Source: h.Source, Receivers: h.Receivers, Keys: h.Keys, Size: k.Size, Created: h.Created,
-		Expires: h.Expires, SHA256: k.SHA256, Here: true, Mine: k.Mine, ForMe: slices.Contains(h.Receivers, s.Node)}
+	r := recordedRow(s, s.State.Packages[h.ID])
+	r.ID, r.Slot, r.Source, r.Receivers, r.Keys, r.Created, r.Expires = h.ID, h.Slot, h.Source, h.Receivers, h.Keys, h.Created, h.Expires
+	r.Size, r.SHA256, r.Here, r.Mine, r.ForMe = k.Size, k.SHA256, true, k.Mine, slices.Contains(h.Receivers, s.Node)
+	return r
 }
 
 // makePackage begins the job that makes a package.

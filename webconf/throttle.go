@@ -14,6 +14,7 @@ type throttle struct {
 	mu       sync.Mutex
 	limiters map[netip.Prefix]*rate.Limiter
 	rest     *rate.Limiter // shared by addresses that the table has no room for
+	swept    time.Time     // when room last looked through the table
 }
 
 func newThrottle() *throttle {
@@ -38,12 +39,14 @@ func (t *throttle) allow(address string) bool {
 	return l.Allow()
 }
 
-// room forgets addresses that have their whole allowance again, when the table is full.
+// room forgets addresses that have their whole allowance again, when the table is full. It looks no
+// sooner again than one of them can have got a try back.
 func (t *throttle) room() bool {
-	if len(t.limiters) < maxAddresses {
-		return true
-	}
 	now := time.Now()
+	if len(t.limiters) < maxAddresses || now.Sub(t.swept) < tryEvery {
+		return len(t.limiters) < maxAddresses
+	}
+	t.swept = now
 	for who, l := range t.limiters {
 		if l.TokensAt(now) >= tryBurst {
 			delete(t.limiters, who)

@@ -21,14 +21,17 @@ func uploadPackage(c *call) error {
 		}
 		return c.redirect(packagePath(staged.SHA256))
 	}
+	c.drain()
 	f := &form{Name: "upload", status: http.StatusUnprocessableEntity}
 	if err := f.blame("package", err); err != nil {
 		return err
 	}
-	// The browser shows an answer only once it has sent everything.
-	_, _ = io.Copy(io.Discard, c.Request().Body)
 	return showSync(c, "", f)
 }
+
+// drain reads what is left of an upload that was refused, as far as the limit lets it: clients look at
+// the answer only once they have sent everything.
+func (c *call) drain() { _, _ = io.Copy(io.Discard, c.Request().Body) }
 
 func (c *call) upload() (node.Staged, error) {
 	file, err := filePart(c.Request())
