@@ -16,13 +16,11 @@ import (
 type clusterView struct {
 	Node        string
 	Name        string
-	ID          string
 	Created     time.Time
 	Nodes       []nodeRow
 	Quorum      bool
 	Voters      int
 	Needed      int // voters for a majority
-	Leader      string
 	Fingerprint string
 	Ends        time.Time // of this node's TLS certificate
 	Invites     []inviteRow
@@ -65,8 +63,8 @@ func showCluster(c *call, f *form, made *node.Invitation) error {
 }
 
 func newClusterView(s *situation) clusterView {
-	v := clusterView{Node: s.Node, Name: s.State.Cluster.Name, ID: s.State.Cluster.ID, Created: s.State.Cluster.Created, Quorum: s.Status.Quorum,
-		Voters: len(s.Status.Voters), Needed: len(s.Status.Voters)/2 + 1, Leader: s.Status.Leader, Ends: s.CertificateEnds}
+	v := clusterView{Node: s.Node, Name: s.State.Cluster.Name, Created: s.State.Cluster.Created, Quorum: s.Status.Quorum,
+		Voters: len(s.Status.Voters), Needed: len(s.Status.Voters)/2 + 1, Ends: s.CertificateEnds}
 	for _, name := range s.names() {
 		v.Nodes = append(v.Nodes, newNodeRow(s, s.State.Nodes[name]))
 	}

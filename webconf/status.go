@@ -13,7 +13,6 @@ type statusView struct {
 	Nodes    int
 	Recent   []auditRow
 	Single   bool // there is one node only, so nothing is redundant
-	Leader   string
 	NoSlots  bool // in the whole cluster
 }
 
@@ -28,7 +27,7 @@ func newStatusView(v *situation) statusView {
 	rows, _ := auditRowsOf(v.State, auditFilter{}, 0, recentRows)
 	return statusView{
 		Problems: v.problems(), Active: v.active(), Slots: len(v.Slots), Keys: v.Summary, Answers: len(v.names()) - len(v.silent()),
-		Nodes: len(v.State.Nodes), Recent: rows, Single: len(v.State.Nodes) == 1, Leader: v.Status.Leader, NoSlots: len(v.State.Slots) == 0,
+		Nodes: len(v.State.Nodes), Recent: rows, Single: len(v.State.Nodes) == 1, NoSlots: len(v.State.Slots) == 0,
 	}
 }
 
