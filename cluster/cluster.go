@@ -183,12 +183,22 @@ func (c *Cluster) Close() error {
 					c.log.Warn("no other node took over the lead", "error", err)
 				}
 			}
+			c.tasks.Wait() // before Raft ends, which leaves what waits for it without an answer
 			err = p.raft.Shutdown().Error()
 		}
-		c.tasks.Wait()
 		err = errors.Join(err, c.closeFiles())
 	})
 	return err
+}
+
+// closing tells whether Close was called.
+func (c *Cluster) closing() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *Cluster) closeFiles() error {

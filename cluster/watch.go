@@ -34,7 +34,7 @@ const (
 
 // succeed campaigns as soon as the leader is gone, again and again.
 func (c *Cluster) succeed(p *part, w Watcher) {
-	for {
+	for !c.closing() {
 		moved := c.moved.wait()
 		leader := p.leader()
 		if leader == "" || leader == p.Node {

@@ -121,7 +121,8 @@ func (p *progress) at(done, total int) {
 func (p *progress) result(digest string, report *ImportReport) {
 	p.jobs.mu.Lock()
 	defer p.jobs.mu.Unlock()
-	p.job.Result, p.job.Report = digest, report
+	shown := *report // the job goes on writing its own
+	p.job.Result, p.job.Report = digest, &shown
 }
 
 // forget drops the oldest jobs.
