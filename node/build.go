@@ -259,7 +259,7 @@ func (y *Sync) build(ctx context.Context, actor cluster.Actor, slot string, rece
 	if err != nil {
 		return fmt.Errorf("recording the package: %w", err)
 	}
-	pr.result(staged.SHA256, nil)
+	pr.result(staged.SHA256)
 	pr.say("package %s: %s for %s, %d bytes", h.ID, plural(len(content.Keys), "key"), strings.Join(nodes, ", "), staged.Size)
 	return nil
 }

@@ -126,7 +126,8 @@ func (y *Sync) run(ctx context.Context, s Staged, actor cluster.Actor, pr *progr
 	}
 	report := r.report()
 	pr.say("%s imported and proved, %d already there, %s, %d failed", plural(report.Imported, "key"), report.There, plural(report.Conflicts, "conflict"), report.Failed)
-	pr.result(s.SHA256, report)
+	pr.result(s.SHA256)
+	pr.report(*report)
 	if err := y.sendReceipt(ctx, pkg, report); err != nil {
 		return fmt.Errorf("the keys are on the token, but the receipt could not be made: %w; import the package again to make it", err)
 	}
@@ -141,7 +142,7 @@ func (y *Sync) run(ctx context.Context, s Staged, actor cluster.Actor, pr *progr
 	if report.Imported > 0 {
 		report.Restarts = y.m.Apps.restartUsers(ctx, slot, pr)
 	}
-	pr.result(s.SHA256, report)
+	pr.report(*report)
 	return report.err()
 }
 

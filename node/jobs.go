@@ -118,11 +118,18 @@ func (p *progress) at(done, total int) {
 	p.job.Done, p.job.Total = done, total
 }
 
-func (p *progress) result(digest string, report *ImportReport) {
+// result names the package that the job made or imported.
+func (p *progress) result(digest string) {
 	p.jobs.mu.Lock()
 	defer p.jobs.mu.Unlock()
-	shown := *report // the job goes on writing its own
-	p.job.Result, p.job.Report = digest, &shown
+	p.job.Result = digest
+}
+
+// report shows how an import stands. The job may go on writing its own copy.
+func (p *progress) report(r ImportReport) {
+	p.jobs.mu.Lock()
+	defer p.jobs.mu.Unlock()
+	p.job.Report = &r
 }
 
 // forget drops the oldest jobs.
