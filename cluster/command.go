@@ -65,6 +65,7 @@ var kinds = map[string]kind{
 	"app.run":         {func() Command { return new(ReportRun) }, 1, MayReport, true},
 	"act.begin":       {func() Command { return new(BeginAct) }, 1, "", true},
 	"act.end":         {func() Command { return new(EndAct) }, 1, MayEndAct, true},
+	"note":            {func() Command { return new(RecordNote) }, 1, MayReport, true},
 }
 
 // permission is what the actor of cmd needs.

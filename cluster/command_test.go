@@ -87,6 +87,7 @@ func TestRefusals(t *testing.T) {
 		"act twice":                   {step{"node1", anna, &BeginAct{ID: "act-2", Act: "x", Object: "y", Permission: MayView}}, Conflict, false},
 		"unknown act ended":           {step{"node1", anna, &EndAct{ID: "act-9", Result: Done}}, NotFound, true},
 		"act ended elsewhere":         {step{"node2", anna, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
+		"note for another node":       {step{"node1", daemon1, &RecordNote{Actor: daemon2, Act: NoteSyslogGap, Object: "node/node2", Result: Failed}}, Denied, false},
 		"act of another ended":        {step{"node1", console, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,6 +158,7 @@ func TestAuthorization(t *testing.T) {
 		"app.run":         {&ReportRun{App: "ejbca", OK: true}, nodes},
 		"act.begin":       {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
 		"act.end":         {&EndAct{ID: "act-9", Result: Done}, both},
+		"note":            {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)

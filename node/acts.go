@@ -95,18 +95,58 @@ func (a *acts) doLocally(ctx context.Context, act act, f func() error) error {
 	return err
 }
 
-// waiting is a record that waits for a quorum.
+// note records something that happened on this node and changes nothing replicated: a log-in, a part of a
+// code that came in. act is one of cluster.Note...; object and detail must hold no secret. Where the
+// cluster cannot take it now, it waits in the outbox, with the time; the error is of the disk, or of a note
+// that is not valid.
+func (a *acts) note(ctx context.Context, actor cluster.Actor, act, object, result, detail string) error {
+	n := &cluster.RecordNote{Actor: actor, Act: act, Object: line(object), Result: result, Detail: line(detail)}
+	at := time.Now().UTC()
+	var err error = cluster.NoLeader
+	if a.m.Cluster.Status().Quorum {
+		if _, err = a.m.Cluster.Apply(ctx, n, a.m.self()); err == nil || errors.Is(err, cluster.Behind) {
+			return nil
+		}
+	}
+	if errors.Is(err, cluster.Invalid) || errors.Is(err, cluster.Denied) {
+		return err
+	}
+	n.Detail = line("at " + at.Format(time.RFC3339) + " without a quorum; " + detail)
+	return a.keep(waiting{Note: n, Actor: a.m.self()})
+}
+
+// waiting is a record that waits for a quorum: one of the three.
 type waiting struct {
-	Begin *cluster.BeginAct
-	End   *cluster.EndAct
+	Begin *cluster.BeginAct   `json:",omitempty"`
+	End   *cluster.EndAct     `json:",omitempty"`
+	Note  *cluster.RecordNote `json:",omitempty"`
 	Actor cluster.Actor
 }
+
+func (w waiting) command() cluster.Command {
+	switch {
+	case w.Begin != nil:
+		return w.Begin
+	case w.Note != nil:
+		return w.Note
+	}
+	return w.End
+}
+
+// maxWaitingNotes bounds the outbox for notes: whoever tries passwords while there is no quorum must not
+// fill the disk. Acts are not bounded by it; they need somebody who is logged in.
+const maxWaitingNotes = 10_000
 
 // keep puts a record into the outbox. Keys are sequence numbers, so that the order stays.
 func (a *acts) keep(w waiting) error {
 	var seq uint64
 	err := a.m.node.store.db.Update(func(tx *bbolt.Tx) (err error) {
-		seq, err = tx.Bucket(bucketOutbox).NextSequence()
+		outbox := tx.Bucket(bucketOutbox)
+		oldest, _ := outbox.Cursor().First()
+		seq, err = outbox.NextSequence()
+		if w.Note != nil && oldest != nil && string(oldest) <= outboxKey(seq-min(seq, maxWaitingNotes)) {
+			err = fmt.Errorf("%d records wait for the cluster already", maxWaitingNotes)
+		}
 		return err
 	})
 	if err == nil {
@@ -160,14 +200,12 @@ func (a *acts) flushOnce(ctx context.Context) error {
 		if e.w, err = get[waiting](a.m.node.store, bucketOutbox, e.key); err != nil {
 			return err
 		}
-		var cmd cluster.Command = e.w.End
-		if e.w.Begin != nil {
-			cmd = e.w.Begin
-		}
-		_, err := a.m.Cluster.Apply(ctx, cmd, e.w.Actor)
+		_, err := a.m.Cluster.Apply(ctx, e.w.command(), e.w.Actor)
 		switch {
 		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound), errors.Is(err, cluster.Denied):
 			// recorded now, or before, or refused by the trail, which has recorded that
+		case errors.Is(err, cluster.Invalid):
+			a.m.log.Error("a record in the outbox is not valid and is given up", "record", e.w.command().Kind(), "error", err)
 		default:
 			return err
 		}

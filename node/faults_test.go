@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,7 +90,15 @@ func TestWithoutQuorum(t *testing.T) {
 	if _, err := last.Invite(t.Context(), console, "", time.Hour); !errors.Is(err, cluster.NoLeader) {
 		t.Errorf("inviting without a quorum: %v", err)
 	}
+	if err := last.acts.note(t.Context(), console, cluster.NoteLogin, "account/root", cluster.Done, "by password"); err != nil {
+		t.Errorf("a note without a quorum: %v", err)
+	}
 	open(t, cfgs[0])
+	eventually(t, "the note is in the audit trail, with its time", func() bool {
+		return slices.ContainsFunc(last.State().Audit, func(e cluster.Entry) bool {
+			return e.Act == cluster.NoteLogin && e.Node == "node3" && e.Actor == console && strings.Contains(e.Detail, "without a quorum; by password")
+		})
+	})
 	eventually(t, "the activation is in the audit trail", func() bool {
 		done := 0
 		for _, e := range last.State().Audit {
