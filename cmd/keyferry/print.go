@@ -65,3 +65,11 @@ func orDash(s string) string {
 	}
 	return s
 }
+
+// count says how many there are of something.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

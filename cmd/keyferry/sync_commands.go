@@ -51,7 +51,7 @@ func (a *app) syncBuild() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.out, "%s: %d keys for %s, expires %s\nSHA-256 %s\n", file, s.Header.Keys, strings.Join(s.Header.Receivers, ", "), s.Header.Expires.UTC().Format(time.RFC3339), s.SHA256)
+			fmt.Fprintf(a.out, "%s: %s for %s, expires %s\nSHA-256 %s\n", file, count(s.Header.Keys, "key"), strings.Join(s.Header.Receivers, ", "), s.Header.Expires.UTC().Format(time.RFC3339), s.SHA256)
 			return nil
 		},
 	}
