@@ -13,6 +13,22 @@ type Entry struct {
 	Result string    `json:"result"` // Started, Done, Refused or Failed
 	Detail string    `json:"detail,omitempty"`
 	ActID  string    `json:"act_id,omitempty"` // ties the end of an act to its beginning
+	Alert  string    `json:"alert,omitempty"`  // why somebody should look at it: one of the alerts, or nothing
+	Hash   string    `json:"hash"`             // of this entry and the one before; see AUDIT.md
+}
+
+// Alerts: what breaks a rule, or shows that somebody tried.
+const (
+	AlertDenied      = "denied"          // somebody did what they may not
+	AlertLockout     = "lockout"         // too many wrong attempts to log in
+	AlertCodeDiffers = "code-differs"    // another program changed a code
+	AlertTrail       = "trail-differs"   // a node's trail is not the one that it signed
+	AlertGap         = "gap"             // entries are gone that should have been sent on
+	AlertMisuse      = "approval-misuse" // an approval was used for something else, or twice
+)
+
+var noteAlerts = map[string]string{
+	NoteLocked: AlertLockout, NoteCodeDiffers: AlertCodeDiffers, NoteAuditDiffers: AlertTrail, NoteSyslogGap: AlertGap, NoteApprovalMisuse: AlertMisuse,
 }
 
 // Results of an act.
@@ -23,15 +39,26 @@ const (
 	Failed  = "failed"  // tried, and did not work
 )
 
-// record appends to the audit trail. The States of one line share the array: see State.next.
+// record appends to the audit trail. The States of one line share the array: see State.next. Before there
+// is a cluster there is no trail: its first entry is bound to the cluster's id.
 func (s *State) record(m Meta, e Entry) {
-	e.Seq, e.Time, e.Node, e.Actor = 1, m.Time, m.Node, m.Actor
-	if n := len(s.Audit); n > 0 {
-		e.Seq = s.Audit[n-1].Seq + 1
+	if s.Cluster.ID == "" {
+		return
 	}
+	if len(s.Audit) == 0 {
+		s.AuditBase = ChainStart(s.Cluster.ID)
+	}
+	e.Seq, e.Time, e.Node, e.Actor = lastSeq(s)+1, m.Time, m.Node, m.Actor
+	prev := s.AuditBase
+	if n := len(s.Audit); n > 0 {
+		prev = s.Audit[n-1].Hash
+	}
+	e.Hash = e.Chained(prev)
 	if len(s.Audit) >= maxAudit {
+		const gone = maxAudit / 10
+		s.AuditBase = s.Audit[gone-1].Hash
 		kept := make([]Entry, 0, maxAudit+1)
-		s.Audit = append(kept, s.Audit[maxAudit/10:]...)
+		s.Audit = append(kept, s.Audit[gone:]...)
 	}
 	s.Audit = append(s.Audit, e)
 }

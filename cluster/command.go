@@ -65,6 +65,7 @@ var kinds = map[string]kind{
 	"app.run":         {func() Command { return new(ReportRun) }, 1, MayReport, true},
 	"act.begin":       {func() Command { return new(BeginAct) }, 1, "", true},
 	"act.end":         {func() Command { return new(EndAct) }, 1, MayEndAct, true},
+	"audit.sign":      {func() Command { return new(SignAudit) }, 1, MayReport, true},
 	"note":            {func() Command { return new(RecordNote) }, 1, MayReport, true},
 }
 
@@ -97,10 +98,14 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 		next = *s
 		next.Index = index
 		refusal := asError(err)
+		alert := ""
+		if refusal.Code == Denied {
+			alert = AlertDenied
+		}
 		if act, begins := e.command.(*BeginAct); begins {
-			next.record(e.Meta, Entry{Act: act.Act, Object: object, Result: Refused, Detail: refusal.Message, ActID: act.ID})
+			next.record(e.Meta, Entry{Act: act.Act, Object: object, Result: Refused, Detail: refusal.Message, ActID: act.ID, Alert: alert})
 		} else if !kinds[e.Kind].quiet || refusal.Code == Denied {
-			next.record(e.Meta, Entry{Act: e.Kind, Object: object, Result: Refused, Detail: refusal.Message})
+			next.record(e.Meta, Entry{Act: e.Kind, Object: object, Result: Refused, Detail: refusal.Message, Alert: alert})
 		}
 		return &next, refusal
 	}

@@ -87,6 +87,9 @@ func TestRefusals(t *testing.T) {
 		"act twice":                   {step{"node1", anna, &BeginAct{ID: "act-2", Act: "x", Object: "y", Permission: MayView}}, Conflict, false},
 		"unknown act ended":           {step{"node1", anna, &EndAct{ID: "act-9", Result: Done}}, NotFound, true},
 		"act ended elsewhere":         {step{"node2", anna, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
+		"trail of another":            {step{"node1", daemon1, &SignAudit{Seq: 2, Hash: testInvite(1), Statement: "eyJ.c.s"}}, Conflict, true},
+		"signed already":              {step{"node1", daemon1, &SignAudit{Seq: 1, Hash: base.Audit[0].Hash, Statement: "eyJ.c.s"}}, Conflict, true},
+		"signed too early":            {step{"node1", daemon1, &SignAudit{Seq: 1000, Hash: testInvite(1), Statement: "eyJ.c.s"}}, NotFound, true},
 		"note for another node":       {step{"node1", daemon1, &RecordNote{Actor: daemon2, Act: NoteSyslogGap, Object: "node/node2", Result: Failed}}, Denied, false},
 		"act of another ended":        {step{"node1", console, &EndAct{ID: "act-2", Result: Done}}, Denied, false},
 	} {
@@ -158,6 +161,7 @@ func TestAuthorization(t *testing.T) {
 		"app.run":         {&ReportRun{App: "ejbca", OK: true}, nodes},
 		"act.begin":       {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
 		"act.end":         {&EndAct{ID: "act-9", Result: Done}, both},
+		"audit.sign":      {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
 		"note":            {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
@@ -233,6 +237,7 @@ func TestAuditTrail(t *testing.T) {
 		"account/anna slot.activate slot/payments started  act-1",
 		"account/anna slot.activate slot/payments done in 1 s act-1",
 		"account/anna key.generate slot/payments started  act-2",
+		"account/anna account.locked account/anna refused 5 wrong passwords",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit trail:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -124,7 +124,19 @@ func history() []step {
 		step{"node1", anna, &BeginAct{ID: "act-1", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}},
 		step{"node1", anna, &EndAct{ID: "act-1", Result: Done, Detail: "in 1 s"}},
 		step{"node1", anna, &BeginAct{ID: "act-2", Act: "key.generate", Object: "slot/payments", Permission: MayManageKeys}},
+		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},
+		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Statement: "eyJ.c.s"}},
 	)
+}
+
+// firstHash is the hash of the first entry of history.
+func firstHash() string {
+	st := founding()[0]
+	next, err := new(State).next(1, &entry{Kind: st.cmd.Kind(), Meta: Meta{Time: epoch.Add(time.Second), Node: st.node, Actor: st.actor}, command: st.cmd})
+	if err != nil {
+		panic(err)
+	}
+	return next.Audit[0].Hash
 }
 
 // play applies steps to s, through the encoding of the log, and wants each to succeed.

@@ -63,6 +63,14 @@ const (
 	// a trail that fills memory would stop the node some day.
 	maxAudit = 100_000
 
+	// maxCheckpoints is how many signatures under the audit trail are kept. They come every ten minutes, or
+	// every 500 entries, from each node; at this number half of the older ones go. With 700 bytes each
+	// they stay small beside the trail.
+	maxCheckpoints = 2000
+
+	// maxCheckpoint bounds one of them: a JWS with a P-521 signature and a payload of 300 bytes has 750.
+	maxCheckpoint = 2 << 10
+
 	// maxLabel is the size of CK_TOKEN_INFO.label (PKCS#11 v3.1, section 3.2).
 	maxLabel = 32
 

@@ -58,6 +58,6 @@ func (c *RecordNote) apply(s *State, m Meta) error {
 		return errorf(Denied, "node %q cannot speak for node %q", m.Node, c.Actor.Name)
 	}
 	m.Actor = c.Actor
-	s.record(m, Entry{Act: c.Act, Object: c.Object, Result: c.Result, Detail: c.Detail})
+	s.record(m, Entry{Act: c.Act, Object: c.Object, Result: c.Result, Detail: c.Detail, Alert: noteAlerts[c.Act]})
 	return nil
 }

@@ -87,9 +87,14 @@ func (s *State) encode(to io.Writer) error {
 	putAll(w, "account", s.Accounts)
 	putAll(w, "app", s.Apps)
 	putAll(w, "act", s.Acts)
+	w.put(record{Type: "audit-base", Value: s.AuditBase})
 	for _, e := range s.Audit {
 		w.put(record{Type: "audit", Value: e})
 	}
+	for _, c := range s.Checkpoints {
+		w.put(record{Type: "checkpoint", Value: c})
+	}
+	putAll(w, "signer", s.Signers)
 	w.put(record{Type: "end", Value: w.count})
 	if w.err != nil {
 		return w.err
@@ -165,6 +170,15 @@ func (r *reader) record(n int, line []byte) error {
 		err := unmarshal(raw.Value, &e)
 		s.Audit = append(s.Audit, e)
 		return err
+	case "audit-base":
+		return unmarshal(raw.Value, &s.AuditBase)
+	case "checkpoint":
+		var c Checkpoint
+		err := unmarshal(raw.Value, &c)
+		s.Checkpoints = append(s.Checkpoints, c)
+		return err
+	case "signer":
+		return set(&s.Signers, raw.Key, raw.Value)
 	case "end":
 		r.ended = true
 		return expect(raw.Value, n)

@@ -28,6 +28,10 @@ type State struct {
 	Apps     map[string]App                  `json:"apps"`     // by name
 	Acts     map[string]Act                  `json:"acts"`     // by id: begun and not ended
 	Audit    []Entry                         `json:"audit"`    // oldest first; the backing array is shared
+
+	AuditBase   string            `json:"audit_base"`  // hash before the oldest entry of Audit
+	Checkpoints []Checkpoint      `json:"checkpoints"` // as they came; the backing array is shared
+	Signers     map[string]Signer `json:"signers"`     // of the checkpoints, by KeyHash
 }
 
 // Info is what a cluster is.

@@ -148,7 +148,7 @@ func TestRestoreIsStrict(t *testing.T) {
 
 // The audit trail stays bounded, counts on, and is not rewritten under a reader.
 func TestAuditIsBounded(t *testing.T) {
-	s := new(State)
+	s := &State{Cluster: Info{ID: "c1"}}
 	m := Meta{Time: epoch, Node: "node1", Actor: console}
 	for range maxAudit {
 		s.record(m, Entry{Act: "x"})
@@ -161,6 +161,8 @@ func TestAuditIsBounded(t *testing.T) {
 	if first, last := s.Audit[0].Seq, s.Audit[len(s.Audit)-1].Seq; first != maxAudit/10+1 || last != maxAudit+1 {
 		t.Errorf("entries %d to %d are left", first, last)
 	}
+	checkChain(t, s)
+	checkChain(t, &full)
 	if len(full.Audit) != maxAudit || full.Audit[0].Seq != 1 || full.Audit[maxAudit-1].Seq != maxAudit {
 		t.Error("a state that was read before changed")
 	}
