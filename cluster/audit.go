@@ -81,15 +81,22 @@ type BeginAct struct {
 	Act        string     `json:"act"`    // "slot.activate", "key.generate"
 	Object     string     `json:"object"` // "slot/payments"
 	Detail     string     `json:"detail,omitempty"`
-	Permission Permission `json:"permission"` // what the actor needs
+	Permission Permission `json:"permission"`     // what the actor needs
+	Slot       string     `json:"slot,omitempty"` // label of the slot that the act is about, if it is about one
 }
 
+func (c *BeginAct) slot() string               { return c.Slot }
 func (c *BeginAct) Kind() string               { return "act.begin" }
 func (c *BeginAct) describe() (string, string) { return c.Object, c.Detail }
 
 func (c *BeginAct) validate() error {
-	if g := grants[c.Permission]; !g.operator || c.Permission == MayCreateCluster || c.Permission == MayEndAct {
+	if g := grants[c.Permission]; len(g.roles) == 0 || c.Permission == MayCreateCluster || c.Permission == MayEndAct {
 		return errorf(Invalid, "permission %q is not one for an act", clip(string(c.Permission)))
+	}
+	if c.Slot != "" {
+		if err := checkLabel(c.Slot); err != nil {
+			return err
+		}
 	}
 	return check(checkToken("act id", c.ID), checkToken("act", c.Act),
 		checkLine("object", c.Object, maxText), checkText("detail", c.Detail, maxText))

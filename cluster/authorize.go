@@ -1,5 +1,7 @@
 package cluster
 
+import "slices"
+
 // Actor is who acts: a person with an account, a person at the node's own console, or the node itself.
 // The web layer of the node where the person is logged in vouches for the name.
 type Actor struct {
@@ -27,8 +29,16 @@ func (a Actor) validate() error {
 	return check(checkOneOf("kind of actor", a.Kind, ByAccount, ByConsole, ByNode), checkLine("actor name", a.Name, 64))
 }
 
-// Administrator is the one role there is so far. It has every operator permission.
-const Administrator = "administrator"
+// Roles of accounts.
+const (
+	SecurityOfficer = "security-officer" // people, roles, trust, nodes, who holds which code
+	CryptoOfficer   = "crypto-officer"   // slots, keys, packages, applications
+	CryptoUser      = "crypto-user"      // opens slots, restarts applications
+	Auditor         = "auditor"          // looks at everything
+)
+
+// Roles lists the roles in the order in which people read them.
+func Roles() []string { return []string{SecurityOfficer, CryptoOfficer, CryptoUser, Auditor} }
 
 // Permission names a group of acts. The names are in the log (BeginAct): they are never reused.
 type Permission string
@@ -38,14 +48,17 @@ const (
 	MayCreateCluster  Permission = "cluster.create"
 	MayManageNodes    Permission = "nodes.manage"    // invite, remove, replace an identity
 	MayManageTrust    Permission = "trust.manage"    // who takes packages from whom
-	MayManageSlots    Permission = "slots.manage"    // initialize tokens, change modes and codes
+	MayManageAccounts Permission = "accounts.manage" // make, change and remove accounts; who has which role
+	MayManageCodes    Permission = "codes.manage"    // decide who holds the code of a slot: modes, custodians, rotation
+	MayManageSlots    Permission = "slots.manage"    // initialize tokens, change codes
 	MayActivate       Permission = "slots.activate"  // open slots, and close them
 	MayManageKeys     Permission = "keys.manage"     // make and destroy keys
 	MaySynchronize    Permission = "keys.sync"       // make and import packages; nodes do so by themselves
-	MayManageAccounts Permission = "accounts.manage" // make, change and remove accounts
 	MayManageApps     Permission = "apps.manage"     // say which applications there are
 	MayRestartApps    Permission = "apps.restart"    // restart one
 	MayView           Permission = "view"            // look at everything
+	MayKeepAccount    Permission = "account.own"     // change one's own password
+	MayTellSeat       Permission = "seats.tell"      // say what a node has in a slot, after an act that made it so
 	MayAdmit          Permission = "node.admit"      // let in a node that knows a one-time code
 	MayReport         Permission = "node.report"     // a node tells about itself
 	MayEndAct         Permission = "act.end"         // say how an act ended
@@ -53,32 +66,50 @@ const (
 
 // grant says who has a permission.
 type grant struct {
-	since    int  // first Protocol that knows the permission
-	operator bool // administrators, and the console
-	node     bool // a node's daemon by itself
+	since    int      // first Protocol that knows the permission
+	roles    []string // accounts with one of these roles
+	slots    bool     // it is about one slot at a time, so a role for some slots gives it for those
+	everyone bool     // every account, whatever its roles
+	console  bool     // people at a node's console
+	node     bool     // a node's daemon by itself
 }
 
+var (
+	officers = []string{SecurityOfficer, CryptoOfficer}
+	users    = []string{CryptoOfficer, CryptoUser}
+)
+
+// grants is the table of all permissions. The console has each that a person can have: whoever is root on
+// a node can replace this program, so a refusal there would keep nobody out, and it is the way back when
+// the last security officer is locked out. What is done there is audited under the name of the node.
 var grants = map[Permission]grant{
-	MayCreateCluster:  {1, true, true},
-	MayManageNodes:    {1, true, false},
-	MayManageTrust:    {1, true, false},
-	MayManageSlots:    {1, true, false},
-	MayActivate:       {1, true, false},
-	MayManageKeys:     {1, true, false},
-	MaySynchronize:    {1, true, true},
-	MayManageAccounts: {1, true, false},
-	MayManageApps:     {1, true, false},
-	MayRestartApps:    {1, true, false},
-	MayView:           {1, true, false},
-	MayAdmit:          {1, false, true},
-	MayReport:         {1, false, true},
-	MayEndAct:         {1, true, true},
+	MayCreateCluster:  {since: 1, console: true, node: true},
+	MayManageNodes:    {since: 1, roles: []string{SecurityOfficer}, console: true},
+	MayManageTrust:    {since: 1, roles: []string{SecurityOfficer}, console: true},
+	MayManageAccounts: {since: 1, roles: []string{SecurityOfficer}, console: true},
+	MayManageCodes:    {since: 1, roles: []string{SecurityOfficer}, console: true},
+	MayManageSlots:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true},
+	MayActivate:       {since: 1, roles: users, slots: true, console: true},
+	MayManageKeys:     {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true},
+	MaySynchronize:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true, node: true},
+	MayManageApps:     {since: 1, roles: []string{CryptoOfficer}, console: true},
+	MayRestartApps:    {since: 1, roles: users, console: true},
+	MayView:           {since: 1, roles: Roles(), console: true},
+	MayKeepAccount:    {since: 1, everyone: true},
+	MayTellSeat:       {since: 1, roles: officers, slots: true, console: true, node: true},
+	MayAdmit:          {since: 1, node: true},
+	MayReport:         {since: 1, node: true},
+	MayEndAct:         {since: 1, everyone: true, console: true, node: true},
 }
+
+// AnySlot asks Authorize whether there is a slot for which the actor has the permission. It is no label.
+const AnySlot = "\x00"
 
 // Authorize tells whether actor a, working at node, has permission p in state s. A nil error means yes.
+// slot is the label of the slot that the act is about, "" for an act that is not about one slot, or AnySlot.
 // The decision that counts is made when a command is applied, on every replica alike; the web layer asks
 // the same function first, to hide what would be refused.
-func Authorize(s *State, a Actor, node string, p Permission) error {
+func Authorize(s *State, a Actor, node string, p Permission, slot string) error {
 	g, known := grants[p]
 	if !known {
 		return errorf(Denied, "there is no permission %q", clip(string(p)))
@@ -94,7 +125,7 @@ func Authorize(s *State, a Actor, node string, p Permission) error {
 	}
 	switch a.Kind {
 	case ByConsole:
-		if g.operator {
+		if g.console {
 			return nil
 		}
 	case ByNode:
@@ -105,13 +136,50 @@ func Authorize(s *State, a Actor, node string, p Permission) error {
 			return nil
 		}
 	case ByAccount:
-		account, ok := s.Accounts[a.Name]
-		if !ok {
-			return errorf(Denied, "there is no account %q", a.Name)
-		}
-		if g.operator && account.Role == Administrator {
-			return nil
-		}
+		return s.authorizeAccount(a.Name, p, g, slot)
 	}
 	return errorf(Denied, "%s has no permission %s", a, p)
+}
+
+// authorizeAccount is Authorize for people.
+func (s *State) authorizeAccount(name string, p Permission, g grant, slot string) error {
+	account, ok := s.Accounts[name]
+	switch {
+	case !ok:
+		return errorf(Denied, "there is no account %q", name)
+	case account.Disabled:
+		return errorf(Denied, "the account %q is disabled", name)
+	case g.everyone:
+		return nil
+	case account.MustChange:
+		return errorf(Denied, "the account %q has a temporary password: its owner has to change it first", name)
+	}
+	elsewhere := false
+	for _, has := range account.Roles {
+		if !slices.Contains(g.roles, has.Role) {
+			continue
+		}
+		if p == MayView || has.covers(g, slot) {
+			return nil
+		}
+		elsewhere = true
+	}
+	if elsewhere && slot != "" {
+		return errorf(Denied, "account/%s has the permission %s for other slots, and not for slot %q", name, p, slot)
+	}
+	if elsewhere {
+		return errorf(Denied, "account/%s has the permission %s for some slots only, and this is not about one of them", name, p)
+	}
+	if len(g.roles) == 0 {
+		return errorf(Denied, "account/%s has no permission %s: no person has it", name, p)
+	}
+	return errorf(Denied, "account/%s has no permission %s; it takes one of the roles: %s", name, p, roleList(g.roles))
+}
+
+// covers tells whether a role that an account has reaches an act with the permission g about slot.
+func (r RoleGrant) covers(g grant, slot string) bool {
+	if len(r.Slots) == 0 {
+		return true
+	}
+	return g.slots && (slot == AnySlot || slices.Contains(r.Slots, slot))
 }

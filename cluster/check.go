@@ -163,8 +163,10 @@ func checkNames(what string, names []string, limit int) error {
 }
 
 // clip shortens what a stranger sent, for an error message.
-func clip(s string) string {
-	const most = 80
+func clip(s string) string { return clipTo(s, 80) }
+
+// clipTo shortens s to about most bytes.
+func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}

@@ -52,14 +52,12 @@ var kinds = map[string]kind{
 	"node.connect":    {func() Command { return new(ConnectNode) }, 1, MayReport, true},
 	"node.remove":     {func() Command { return new(RemoveNode) }, 1, MayManageNodes, false},
 	"trust.set":       {func() Command { return new(SetTrust) }, 1, MayManageTrust, false},
-	"seat.put":        {func() Command { return new(PutSeat) }, 1, MayManageSlots, false},
+	"seat.put":        {func() Command { return new(PutSeat) }, 1, MayTellSeat, false},
 	"seat.report":     {func() Command { return new(ReportSeat) }, 1, MayReport, true},
 	"seat.remove":     {func() Command { return new(RemoveSeat) }, 1, MayManageSlots, false},
 	"keys.report":     {func() Command { return new(ReportKeys) }, 1, MayReport, true},
 	"package.record":  {func() Command { return new(RecordPackage) }, 1, MaySynchronize, false},
 	"package.receipt": {func() Command { return new(RecordReceipt) }, 1, MaySynchronize, false},
-	"account.put":     {func() Command { return new(PutAccount) }, 1, MayManageAccounts, false},
-	"account.remove":  {func() Command { return new(RemoveAccount) }, 1, MayManageAccounts, false},
 	"app.put":         {func() Command { return new(PutApp) }, 1, MayManageApps, false},
 	"app.remove":      {func() Command { return new(RemoveApp) }, 1, MayManageApps, false},
 	"app.run":         {func() Command { return new(ReportRun) }, 1, MayReport, true},
@@ -67,6 +65,11 @@ var kinds = map[string]kind{
 	"act.end":         {func() Command { return new(EndAct) }, 1, MayEndAct, true},
 	"audit.sign":      {func() Command { return new(SignAudit) }, 1, MayReport, true},
 	"note":            {func() Command { return new(RecordNote) }, 1, MayReport, true},
+
+	"account.put":      {func() Command { return new(PutAccount) }, 1, MayManageAccounts, false},
+	"account.password": {func() Command { return new(SetPassword) }, 1, MayKeepAccount, false},
+	"account.reset":    {func() Command { return new(ResetPassword) }, 1, MayManageAccounts, false},
+	"account.remove":   {func() Command { return new(RemoveAccount) }, 1, MayManageAccounts, false},
 }
 
 // permission is what the actor of cmd needs.
@@ -75,6 +78,17 @@ func permission(cmd Command) Permission {
 		return act.Permission
 	}
 	return kinds[cmd.Kind()].may
+}
+
+// aboutSlot is a command that is about one slot: a role for that slot is enough for it.
+type aboutSlot interface{ slot() string }
+
+// slotOf is the label of the slot that cmd is about, "" where it is not about one.
+func slotOf(cmd Command) string {
+	if about, ok := cmd.(aboutSlot); ok {
+		return about.slot()
+	}
+	return ""
 }
 
 // protocol is the lowest Protocol that follows cmd.
@@ -90,7 +104,7 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 	next := *s
 	next.Index = index
 	object, detail := e.command.describe()
-	err := Authorize(s, e.Meta.Actor, e.Meta.Node, permission(e.command))
+	err := Authorize(s, e.Meta.Actor, e.Meta.Node, permission(e.command), slotOf(e.command))
 	if err == nil {
 		err = e.command.apply(&next, e.Meta)
 	}

@@ -22,7 +22,7 @@ func TestKinds(t *testing.T) {
 		}
 	}
 	for p, g := range grants {
-		if g.since < 1 || g.since > Protocol || !g.operator && !g.node {
+		if g.since < 1 || g.since > Protocol || len(g.roles) == 0 && !g.everyone && !g.node {
 			t.Errorf("permission %q: %+v", p, g)
 		}
 	}
@@ -76,8 +76,8 @@ func TestRefusals(t *testing.T) {
 		"package for oneself":         {step{"node1", anna, &RecordPackage{Package: testPackage("pkg-2", "node1")}}, Invalid, false},
 		"receipt of nothing":          {step{"node2", daemon2, &RecordReceipt{Package: "pkg-9"}}, NotFound, false},
 		"receipt for another's":       {step{"node1", daemon1, &RecordReceipt{Package: "pkg-1"}}, Denied, false},
-		"account twice":               {step{"node1", anna, &PutAccount{Name: "anna", Hash: testHash, Role: Administrator, New: true}}, Conflict, false},
-		"unknown account changed":     {step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Role: Administrator}}, NotFound, false},
+		"account twice":               {step{"node1", anna, &PutAccount{Name: "anna", Hash: testHash, Roles: everyRole, New: true}}, Conflict, false},
+		"unknown account changed":     {step{"node1", anna, &PutAccount{Name: "berta", Roles: everyRole}}, NotFound, false},
 		"unknown account removed":     {step{"node1", anna, &RemoveAccount{Name: "berta"}}, NotFound, false},
 		"own account removed":         {step{"node1", anna, &RemoveAccount{Name: "anna"}}, Conflict, false},
 		"app with an unknown slot":    {step{"node1", anna, &PutApp{App: App{Name: "nginx", Slots: []string{"tls"}, Restart: Restart{Kind: RestartNone}}}}, NotFound, false},
@@ -139,30 +139,32 @@ func TestAuthorization(t *testing.T) {
 		cmd Command
 		may []string
 	}{
-		"cluster.create":  {&CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}, both},
-		"invite.add":      {&AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}, operators},
-		"invite.remove":   {&RemoveInvite{Hash: testInvite(4)}, operators},
-		"node.admit":      {&AdmitNode{Invite: testInvite(4), Node: testNode("node4")}, nodes},
-		"node.set":        {&SetNode{Node: testNode("node1")}, nodes},
-		"node.identity":   {&ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}, operators},
-		"node.connect":    {&ConnectNode{Status: Connected}, nodes},
-		"node.remove":     {&RemoveNode{Node: "node2"}, operators},
-		"trust.set":       {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
-		"seat.put":        {&PutSeat{Slot: "tls", Seat: testSeat("101")}, operators},
-		"seat.report":     {&ReportSeat{Slot: "payments", State: Down}, nodes},
-		"seat.remove":     {&RemoveSeat{Slot: "payments", Node: "node2"}, operators},
-		"keys.report":     {&ReportKeys{Slot: "payments", Complete: true}, nodes},
-		"package.record":  {&RecordPackage{Package: testPackage("pkg-2", "node2")}, both},
-		"package.receipt": {&RecordReceipt{Package: "pkg-3"}, both},
-		"account.put":     {&PutAccount{Name: "berta", Hash: testHash, Role: Administrator, New: true}, operators},
-		"account.remove":  {&RemoveAccount{Name: "clara"}, operators},
-		"app.put":         {&PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}, operators},
-		"app.remove":      {&RemoveApp{Name: "ejbca"}, operators},
-		"app.run":         {&ReportRun{App: "ejbca", OK: true}, nodes},
-		"act.begin":       {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
-		"act.end":         {&EndAct{ID: "act-9", Result: Done}, both},
-		"audit.sign":      {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
-		"note":            {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
+		"cluster.create":   {&CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}, []string{"console", "node"}},
+		"invite.add":       {&AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}, operators},
+		"invite.remove":    {&RemoveInvite{Hash: testInvite(4)}, operators},
+		"node.admit":       {&AdmitNode{Invite: testInvite(4), Node: testNode("node4")}, nodes},
+		"node.set":         {&SetNode{Node: testNode("node1")}, nodes},
+		"node.identity":    {&ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}, operators},
+		"node.connect":     {&ConnectNode{Status: Connected}, nodes},
+		"node.remove":      {&RemoveNode{Node: "node2"}, operators},
+		"trust.set":        {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
+		"seat.put":         {&PutSeat{Slot: "tls", Seat: testSeat("101")}, both},
+		"seat.report":      {&ReportSeat{Slot: "payments", State: Down}, nodes},
+		"seat.remove":      {&RemoveSeat{Slot: "payments", Node: "node2"}, operators},
+		"keys.report":      {&ReportKeys{Slot: "payments", Complete: true}, nodes},
+		"package.record":   {&RecordPackage{Package: testPackage("pkg-2", "node2")}, both},
+		"package.receipt":  {&RecordReceipt{Package: "pkg-3"}, both},
+		"account.put":      {&PutAccount{Name: "berta", Hash: testHash, Roles: everyRole, New: true}, operators},
+		"account.password": {&SetPassword{Hash: testHash}, []string{"account"}},
+		"account.reset":    {&ResetPassword{Name: "otto", Hash: testHash}, operators},
+		"account.remove":   {&RemoveAccount{Name: "clara"}, operators},
+		"app.put":          {&PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}, operators},
+		"app.remove":       {&RemoveApp{Name: "ejbca"}, operators},
+		"app.run":          {&ReportRun{App: "ejbca", OK: true}, nodes},
+		"act.begin":        {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
+		"act.end":          {&EndAct{ID: "act-9", Result: Done}, both},
+		"audit.sign":       {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
+		"note":             {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)
@@ -186,21 +188,21 @@ func TestAuthorization(t *testing.T) {
 func TestAuthorizeBeforeCluster(t *testing.T) {
 	empty := new(State)
 	for _, a := range []Actor{console, daemon1} {
-		if err := Authorize(empty, a, "node1", MayCreateCluster); err != nil {
+		if err := Authorize(empty, a, "node1", MayCreateCluster, ""); err != nil {
 			t.Errorf("%s cannot make a cluster: %v", a, err)
 		}
-		wantCode(t, Authorize(empty, a, "node1", MayView), Denied)
+		wantCode(t, Authorize(empty, a, "node1", MayView, ""), Denied)
 	}
-	wantCode(t, Authorize(empty, anna, "node1", MayCreateCluster), Denied)
-	wantCode(t, Authorize(empty, daemon2, "node1", MayCreateCluster), Denied)
-	wantCode(t, Authorize(play(t, empty, founding()...), console, "node1", "fly"), Denied)
+	wantCode(t, Authorize(empty, anna, "node1", MayCreateCluster, ""), Denied)
+	wantCode(t, Authorize(empty, daemon2, "node1", MayCreateCluster, ""), Denied)
+	wantCode(t, Authorize(play(t, empty, founding()...), console, "node1", "fly", ""), Denied)
 }
 
 // An account loses its permissions with the command that removes it, not a moment later.
 func TestAuthorizeAtIndex(t *testing.T) {
 	s := play(t, new(State), founding()...)
 	s = play(t, s,
-		step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Role: Administrator, New: true}},
+		step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Roles: everyRole, New: true}},
 		step{"node1", Actor{ByAccount, "berta"}, &RemoveAccount{Name: "anna"}})
 	_, err := try(t, s, step{"node1", anna, &RemoveAccount{Name: "berta"}})
 	wantCode(t, err, Denied)
@@ -218,7 +220,7 @@ func TestAuditTrail(t *testing.T) {
 	}
 	want := []string{
 		"console/root cluster.create cluster/c1 done Test",
-		"console/root account.put account/anna done new, administrator",
+		"console/root account.put account/anna done new, security-officer; crypto-officer",
 		"account/anna invite.add invite/00000000 done",
 		"node/node1 node.admit node/node2 done node2.example:8441",
 		"node/node2 node.connect node/node2 done connected",
@@ -235,6 +237,7 @@ func TestAuditTrail(t *testing.T) {
 		"account/anna app.put app/ejbca done",
 		"node/node1 app.run app/ejbca done in 3 s",
 		"account/anna slot.activate slot/payments started  act-1",
+		"account/anna account.put account/otto done new, disabled, crypto-officer of payments; auditor",
 		"account/anna slot.activate slot/payments done in 1 s act-1",
 		"account/anna key.generate slot/payments started  act-2",
 		"account/anna account.locked account/anna refused 5 wrong passwords",

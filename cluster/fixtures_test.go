@@ -72,6 +72,12 @@ const testHash = "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGF
 
 func testInvite(n int) string { return fmt.Sprintf("%064x", n) }
 
+// everyRole is for actors that need them all.
+var everyRole = []RoleGrant{{Role: SecurityOfficer}, {Role: CryptoOfficer}}
+
+// paymentsOnly is a role for one slot.
+var paymentsOnly = []RoleGrant{{Role: CryptoOfficer, Slots: []string{"payments"}}, {Role: Auditor}}
+
 // Actors of the test histories.
 var (
 	anna    = Actor{ByAccount, "anna"}
@@ -91,7 +97,7 @@ type step struct {
 func founding() []step {
 	return []step{
 		{"node1", console, &CreateCluster{ID: "c1", Name: "Test", Owner: identityOf("owner").Raw, Node: testNode("node1")}},
-		{"node1", console, &PutAccount{Name: "anna", Hash: testHash, Role: Administrator, New: true}},
+		{"node1", console, &PutAccount{Name: "anna", FullName: "Anna Andersson", Hash: testHash, Roles: everyRole, New: true}},
 	}
 }
 
@@ -121,7 +127,8 @@ func history() []step {
 		step{"node2", daemon2, &RecordReceipt{Package: "pkg-1", Receipt: Receipt{Imported: 1, Present: 2, Failed: 3, Conflicts: 4, Statement: "eyJ.r.s"}}},
 		step{"node1", anna, &PutApp{App: App{Name: "ejbca", Slots: []string{"payments"}, Nodes: []string{"node1"}, Restart: Restart{RestartSystemd, "ejbca.service"}}}},
 		step{"node1", daemon1, &ReportRun{App: "ejbca", OK: true, Detail: "in 3 s"}},
-		step{"node1", anna, &BeginAct{ID: "act-1", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}},
+		step{"node1", anna, &BeginAct{ID: "act-1", Act: "slot.activate", Object: "slot/payments", Slot: "payments", Permission: MayActivate}},
+		step{"node1", anna, &PutAccount{Name: "otto", Hash: testHash, Roles: paymentsOnly, New: true, Temporary: true, Disabled: true}},
 		step{"node1", anna, &EndAct{ID: "act-1", Result: Done, Detail: "in 1 s"}},
 		step{"node1", anna, &BeginAct{ID: "act-2", Act: "key.generate", Object: "slot/payments", Permission: MayManageKeys}},
 		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},

@@ -55,6 +55,9 @@ const (
 	maxAccounts = 200
 	maxApps     = 500
 
+	// maxFullName bounds a person's name: a line in a table.
+	maxFullName = 100
+
 	// maxActs bounds acts that have begun and not ended. A node that crashed may leave some behind.
 	maxActs = 1000
 

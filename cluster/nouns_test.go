@@ -201,8 +201,8 @@ func TestReportKeys(t *testing.T) {
 func TestAccounts(t *testing.T) {
 	s := play(t, new(State), founding()...)
 	other := testHash[:len(testHash)-1] + "B"
-	s = play(t, s, step{"node1", anna, &PutAccount{Name: "anna", Hash: other, Role: Administrator}})
-	if a := s.Accounts["anna"]; a.Hash != other || a.By != "console/root" || a.Created.IsZero() {
+	s = play(t, s, step{"node1", anna, &SetPassword{Hash: other}})
+	if a := s.Accounts["anna"]; a.Hash != other || a.MustChange || !a.Has(CryptoOfficer) || a.By != "console/root" || a.Created.IsZero() {
 		t.Errorf("account %+v", a)
 	}
 }
@@ -258,7 +258,7 @@ func TestFull(t *testing.T) {
 		"accounts": fill(t, func(s *State) {
 			s.Accounts = filled(s.Accounts, maxAccounts, func(string) Account { return Account{} })
 		},
-			step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Role: Administrator, New: true}}),
+			step{"node1", anna, &PutAccount{Name: "berta", Hash: testHash, Roles: everyRole, New: true}}),
 		"apps": fill(t, func(s *State) { s.Apps = filled(s.Apps, maxApps, func(string) App { return App{} }) },
 			step{"node1", anna, &PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}}),
 		"acts": fill(t, func(s *State) { s.Acts = filled(s.Acts, maxActs, func(string) Act { return Act{} }) },

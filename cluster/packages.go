@@ -39,6 +39,7 @@ type RecordPackage struct {
 	Package Package `json:"package"` // Source, Created, By and Receipts are set by apply
 }
 
+func (c *RecordPackage) slot() string { return c.Package.Slot }
 func (c *RecordPackage) Kind() string { return "package.record" }
 
 func (c *RecordPackage) describe() (string, string) {

@@ -47,6 +47,7 @@ type PutSeat struct {
 	Seat Seat   `json:"seat"` // Node, Since and By are set by apply
 }
 
+func (c *PutSeat) slot() string { return c.Slot }
 func (c *PutSeat) Kind() string { return "seat.put" }
 
 func (c *PutSeat) describe() (string, string) {
@@ -140,6 +141,7 @@ type RemoveSeat struct {
 	Node string `json:"node"`
 }
 
+func (c *RemoveSeat) slot() string               { return c.Slot }
 func (c *RemoveSeat) Kind() string               { return "seat.remove" }
 func (c *RemoveSeat) describe() (string, string) { return "slot/" + c.Slot, "node/" + c.Node }
 func (c *RemoveSeat) validate() error {
@@ -162,6 +164,7 @@ func (s *State) removeSeat(label, node string) {
 	}
 	if len(slot.Seats) == 1 {
 		s.Slots, s.Keys = without(s.Slots, label), without(s.Keys, label)
+		s.ungrant(label)
 		return
 	}
 	slot.Seats = without(slot.Seats, node)

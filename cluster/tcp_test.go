@@ -134,7 +134,7 @@ func TestThreeNodesOverTLS(t *testing.T) {
 	dir := t.TempDir()
 	node1 := newStation(t, f, dir, "node1", true)
 	node1.must(t, &CreateCluster{ID: "c1", Name: "Test", Owner: f.owner.cert.Raw, Node: node1.node}, console)
-	node1.must(t, &PutAccount{Name: "anna", Hash: testHash, Role: Administrator, New: true}, console)
+	node1.must(t, &PutAccount{Name: "anna", Hash: testHash, Roles: everyRole, New: true}, console)
 	stations := []*station{node1}
 	for i := 2; i <= 3; i++ {
 		name := fmt.Sprintf("node%d", i)

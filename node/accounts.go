@@ -87,10 +87,15 @@ func (a *Accounts) CreateFirst(ctx context.Context, code, name, password string)
 		return err
 	}
 	actor := cluster.Actor{Kind: cluster.ByConsole, Name: "first start"}
-	if _, err := a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: name, Hash: hash, Role: cluster.Administrator, New: true}, actor); err != nil {
+	if _, err := a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: name, Hash: hash, Roles: firstRoles(), New: true}, actor); err != nil {
 		return err
 	}
 	return a.m.node.store.drop(bucketStart, single)
+}
+
+// firstRoles are what the first account may do: everything, until it has given roles to others.
+func firstRoles() []cluster.RoleGrant {
+	return []cluster.RoleGrant{{Role: cluster.SecurityOfficer}, {Role: cluster.CryptoOfficer}}
 }
 
 // Login checks a password and returns the actor that the account is.
@@ -111,7 +116,7 @@ func (a *Accounts) Login(ctx context.Context, name, password string) (cluster.Ac
 	if err != nil {
 		return none, err
 	}
-	if !right || !known {
+	if !right || !known || account.Disabled {
 		a.failed(name)
 		return none, ErrLogin
 	}
@@ -133,7 +138,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, actor cluster.Actor, old,
 	if err != nil {
 		return err
 	}
-	_, err = a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: actor.Name, Hash: hash, Role: a.m.State().Accounts[actor.Name].Role}, actor)
+	_, err = a.m.Cluster.Apply(ctx, &cluster.SetPassword{Hash: hash}, actor)
 	return err
 }
 

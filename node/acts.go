@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -26,6 +27,15 @@ type act struct {
 	detail     string
 }
 
+// slot is the label of the slot that the act is about, "" where it is not about one.
+func (a act) slot() string {
+	label, _ := strings.CutPrefix(a.object, "slot/")
+	if label == a.object {
+		return ""
+	}
+	return label
+}
+
 // A refusal is an error that means: nothing was done, because it may not or cannot be. It is recorded
 // as such; all other errors count as failures.
 type refusal struct{ error }
@@ -37,7 +47,7 @@ func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format
 // do runs f between the two records of an act. Without the first there is no act.
 func (a *acts) do(ctx context.Context, act act, f func() error) error {
 	id := cluster.NewID()
-	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Detail: line(act.detail), Permission: act.permission}
+	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Detail: line(act.detail), Permission: act.permission, Slot: act.slot()}
 	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); err != nil {
 		return fmt.Errorf("nothing was done: %w", err)
 	}
@@ -76,12 +86,12 @@ func (a *acts) doLocally(ctx context.Context, act act, f func() error) error {
 	if a.m.Cluster.Status().Quorum {
 		return a.do(ctx, act, f)
 	}
-	if err := cluster.Authorize(a.m.State(), act.actor, a.m.Name(), act.permission); err != nil {
+	if err := cluster.Authorize(a.m.State(), act.actor, a.m.Name(), act.permission, act.slot()); err != nil {
 		return err
 	}
 	began := time.Now().UTC().Format(time.RFC3339)
 	id := cluster.NewID()
-	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Permission: act.permission,
+	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Permission: act.permission, Slot: act.slot(),
 		Detail: line("begun at " + began + " without a quorum; " + act.detail)}
 	if err := a.keep(waiting{Begin: begin, Actor: act.actor}); err != nil {
 		return fmt.Errorf("nothing was done, because it could not be recorded: %w", err)

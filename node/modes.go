@@ -60,7 +60,7 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 	} else if len(old) == 0 {
 		return refuse("enter the present code of slot %q", label)
 	}
-	return s.m.acts.do(ctx, act{actor, cluster.MayManageSlots, "slot.set-mode", "slot/" + label, "to " + mode + ", node " + s.m.Name()}, func() error {
+	return s.m.acts.do(ctx, act{actor, cluster.MayManageCodes, "slot.set-mode", "slot/" + label, "to " + mode + ", node " + s.m.Name()}, func() error {
 		if mode == cluster.Generated {
 			return s.toGenerated(ctx, t, old)
 		}

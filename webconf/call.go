@@ -24,8 +24,8 @@ type call struct {
 const callKey = "keyferry call"
 
 // authorize tells whether the actor may use a route. What counts is decided again where a command is
-// applied; this answers sooner and in better words.
-func (c *call) authorize(p cluster.Permission) error {
+// applied; this answers sooner and in better words. slot is as for cluster.Authorize.
+func (c *call) authorize(p cluster.Permission, slot string) error {
 	switch {
 	case p == public:
 		return nil
@@ -36,7 +36,21 @@ func (c *call) authorize(p cluster.Permission) error {
 	case p == loggedIn:
 		return nil
 	}
-	return cluster.Authorize(c.m.State(), c.actor, c.m.Name(), p)
+	if c.actor.Kind == cluster.ByAccount && c.m.State().Accounts[c.actor.Name].MustChange {
+		return errMustChange
+	}
+	return cluster.Authorize(c.m.State(), c.actor, c.m.Name(), p, slot)
+}
+
+// may tells whether the actor has a permission, so that a page offers nothing that would be refused.
+func (c *call) may(p cluster.Permission, slot string) bool { return c.authorize(p, slot) == nil }
+
+// slotOf is the slot that a route is about: the one in its path, or one that its handler finds out.
+func (c *call) slotOf() (string, error) {
+	if c.Param("label") == "" {
+		return cluster.AnySlot, nil
+	}
+	return c.segment("label")
 }
 
 // segment is a part of the path as it was meant. Echo routes by the escaped path where that differs from

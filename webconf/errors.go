@@ -19,6 +19,7 @@ import (
 // Errors of this package's own.
 var (
 	errNoSession   = errors.New("nobody is logged in")
+	errMustChange  = errors.New("the password of this account is temporary; change it first")
 	errCrossOrigin = errors.New("this came from a page of another site")
 	errTooFast     = errors.New("too many tries from your address")
 )
@@ -190,9 +191,12 @@ func errorPage(c *call, err error) {
 		c.settle(err)
 		return
 	}
-	if errors.Is(err, errNoSession) {
+	switch {
+	case errors.Is(err, errNoSession):
 		err = c.toLogin()
-	} else {
+	case errors.Is(err, errMustChange):
+		err = c.redirect("/account")
+	default:
 		err = c.showError(c.settle(err))
 	}
 	if err == nil {

@@ -81,7 +81,7 @@ func plainPages(v *situation, text string) []page {
 		{Name: "applications", Title: "Applications", Nav: "/applications", Data: newApplicationsView(v)},
 		{Name: "application", Title: "New", Nav: "/applications", Form: newForm("app", nil), Data: newApplicationView(v, nil, newForm("app", nil))},
 		{Name: "application", Title: "New", Nav: "/applications", Form: failed("app", text), Data: newApplicationView(v, nil, failed("app", text))},
-		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", Role: "administrator", By: "console/" + text}, "15 min", "8 h"}},
+		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h"}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
 	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now}} {

@@ -61,7 +61,7 @@ func consoleRoutes() []route {
 		{post, "/slots/:label/activate", cluster.MayActivate, activateSlot, small},
 		{post, "/slots/:label/deactivate", cluster.MayActivate, deactivateSlot, small},
 		{post, "/slots/:label/code", cluster.MayManageSlots, changeCode, small},
-		{post, "/slots/:label/mode", cluster.MayManageSlots, setMode, small},
+		{post, "/slots/:label/mode", cluster.MayManageCodes, setMode, small},
 
 		{get, "/sync", cluster.MayView, syncPage, none},
 		{post, "/sync/packages", cluster.MaySynchronize, makePackage, small},
@@ -107,7 +107,7 @@ func apiRoutes() []route {
 		{post, v1 + "/slots/:label/activate", cluster.MayActivate, apiActivate, small},
 		{post, v1 + "/slots/:label/deactivate", cluster.MayActivate, apiDeactivate, small},
 		{post, v1 + "/slots/:label/code", cluster.MayManageSlots, apiChangeCode, small},
-		{post, v1 + "/slots/:label/mode", cluster.MayManageSlots, apiSetMode, small},
+		{post, v1 + "/slots/:label/mode", cluster.MayManageCodes, apiSetMode, small},
 		{get, v1 + "/coverage", cluster.MayView, apiCoverage, none},
 
 		{get, v1 + "/sync/plan", cluster.MayView, apiPlan, none},

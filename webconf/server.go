@@ -172,7 +172,11 @@ func (s *Server) guard(r route) echo.HandlerFunc {
 		c := ec.Get(callKey).(*call)
 		req := c.Request()
 		req.Body = http.MaxBytesReader(c.Response().Writer, req.Body, r.body)
-		if err := c.authorize(r.permission); err != nil {
+		slot, err := c.slotOf()
+		if err != nil {
+			return err
+		}
+		if err := c.authorize(r.permission, slot); err != nil {
 			return err
 		}
 		return r.handle(c)

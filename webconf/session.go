@@ -145,7 +145,7 @@ func (c *call) fromBrowser() error {
 	if name == "" {
 		return nil
 	}
-	if account, ok := c.m.State().Accounts[name]; !ok || account.Hash != session.Values[sessionHash] {
+	if account, ok := c.m.State().Accounts[name]; !ok || account.Disabled || account.Hash != session.Values[sessionHash] {
 		return c.endSession()
 	}
 	c.actor = cluster.Actor{Kind: cluster.ByAccount, Name: name}

@@ -180,7 +180,7 @@ func TestSessionsEndWithTheAccount(t *testing.T) {
 	other.get("/login").wants(t, http.StatusOK)
 	other.post("/login", "name", testAccount, "password", testPassword).wants(t, http.StatusUnauthorized)
 
-	bob := cluster.PutAccount{Name: "bob", Hash: a.State().Accounts[testAccount].Hash, Role: cluster.Administrator, New: true}
+	bob := cluster.PutAccount{Name: "bob", Hash: a.State().Accounts[testAccount].Hash, Roles: []cluster.RoleGrant{{Role: cluster.SecurityOfficer}}, New: true}
 	if _, err := a.Cluster.Apply(t.Context(), &bob, root); err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,36 @@ func modeWord(mode string) string {
 	return mode
 }
 
+// roleWord is the name of a role.
+func roleWord(role string) string {
+	switch role {
+	case cluster.SecurityOfficer:
+		return "Security Officer"
+	case cluster.CryptoOfficer:
+		return "Crypto Officer"
+	case cluster.CryptoUser:
+		return "Crypto User"
+	case cluster.Auditor:
+		return "Auditor"
+	}
+	return role
+}
+
+// rolesWords are the roles of an account, each with the slots it is for.
+func rolesWords(roles []cluster.RoleGrant) []string {
+	if len(roles) == 0 {
+		return []string{"No role"}
+	}
+	words := make([]string, len(roles))
+	for i, r := range roles {
+		words[i] = roleWord(r.Role)
+		if len(r.Slots) > 0 {
+			words[i] += " of " + and(r.Slots)
+		}
+	}
+	return words
+}
+
 // presenceMark is whether a node has a key.
 func presenceMark(p node.Presence) mark {
 	switch p {
