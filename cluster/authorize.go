@@ -52,6 +52,7 @@ const (
 	MayManageCodes    Permission = "codes.manage"    // decide who holds the code of a slot: modes, custodians, rotation
 	MayManageSlots    Permission = "slots.manage"    // initialize tokens, change codes
 	MayActivate       Permission = "slots.activate"  // open slots, and close them
+	MayTendCodes      Permission = "codes.tend"      // try stored codes, replace generated ones; nodes do so by themselves
 	MayManageKeys     Permission = "keys.manage"     // make and destroy keys
 	MaySynchronize    Permission = "keys.sync"       // make and import packages; nodes do so by themselves
 	MayManageApps     Permission = "apps.manage"     // say which applications there are
@@ -90,6 +91,7 @@ var grants = map[Permission]grant{
 	MayManageCodes:    {since: 1, roles: []string{SecurityOfficer}, console: true},
 	MayManageSlots:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true},
 	MayActivate:       {since: 1, roles: users, slots: true, console: true},
+	MayTendCodes:      {since: 1, roles: officers, slots: true, console: true, node: true},
 	MayManageKeys:     {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true},
 	MaySynchronize:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true, node: true},
 	MayManageApps:     {since: 1, roles: []string{CryptoOfficer}, console: true},

@@ -55,6 +55,7 @@ var kinds = map[string]kind{
 	"seat.put":        {func() Command { return new(PutSeat) }, 1, MayTellSeat, false},
 	"seat.report":     {func() Command { return new(ReportSeat) }, 1, MayReport, true},
 	"seat.remove":     {func() Command { return new(RemoveSeat) }, 1, MayManageSlots, false},
+	"slot.rotation":   {func() Command { return new(SetRotation) }, 1, MayManageCodes, false},
 	"keys.report":     {func() Command { return new(ReportKeys) }, 1, MayReport, true},
 	"package.record":  {func() Command { return new(RecordPackage) }, 1, MaySynchronize, false},
 	"package.receipt": {func() Command { return new(RecordReceipt) }, 1, MaySynchronize, false},

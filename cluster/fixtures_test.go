@@ -51,11 +51,12 @@ func identityOf(name string) *x509.Certificate {
 func testNode(name string) Node {
 	cert := identityOf(name)
 	return Node{Name: name, Serial: "admin-" + name, PeerAddress: name + ".example:8441", WebURL: "https://" + name + ".example",
-		Version: "1.0", Protocol: Protocol, Identity: cert.Raw, Key: KeyHash(cert)}
+		Version: "1.0", Protocol: Protocol, Identity: cert.Raw, Key: KeyHash(cert), Protector: ByTPM}
 }
 
 func testSeat(serial string) Seat {
-	return Seat{Module: "softhsm2", Serial: serial, Mode: Generated, State: Active, Receiver: "eyJ.x.y", MinCode: 4, MaxCode: 255}
+	return Seat{Module: "softhsm2", Serial: serial, Mode: Generated, State: Active, Receiver: "eyJ.x.y", MinCode: 4, MaxCode: 255,
+		CodeFacts: CodeFacts{CodeSince: epoch, Opened: epoch.Add(time.Second), OpenedBy: "account/anna"}}
 }
 
 func testHeld(fp string) Held {
@@ -121,6 +122,8 @@ func history() []step {
 		step{"node1", anna, &PutSeat{Slot: "payments", Seat: testSeat("100")}},
 		step{"node2", anna, &PutSeat{Slot: "payments", Seat: testSeat("200")}},
 		step{"node2", daemon2, &ReportSeat{Slot: "payments", State: Broken, Reason: "the module does not answer"}},
+		step{"node2", daemon2, &ReportSeat{Slot: "payments", State: Broken, Reason: "the module does not answer", CodeFacts: CodeFacts{CodeSince: epoch, CodeRefused: true}}},
+		step{"node1", anna, &SetRotation{Slot: "payments", Days: 90}},
 		step{"node1", daemon1, &ReportKeys{Slot: "payments", Put: []Held{testHeld("key-1"), testHeld("key-2")}, Complete: true, Loose: 1}},
 		step{"node2", daemon2, &ReportKeys{Slot: "payments", Put: []Held{testHeld("key-1")}}},
 		step{"node1", anna, &RecordPackage{Package: testPackage("pkg-1", "node2", "node3")}},

@@ -83,6 +83,9 @@ const (
 	// maxCode is the largest length of an authentication code that a token may ask for.
 	maxCode = 1024
 
+	// maxRotation is ten years, in days: who wants a code to live longer wants no rotation.
+	maxRotation = 3650
+
 	// maxText bounds a line that people read: a reason, a detail, a version.
 	maxText = 500
 

@@ -22,7 +22,16 @@ type Node struct {
 	Key         string     `json:"key"`      // KeyHash of the identity key (PIK)
 	Status      NodeStatus `json:"status"`   // how far it has come in joining
 	Joined      time.Time  `json:"joined,omitzero"`
+	Protector   string     `json:"protector,omitempty"` // what protects the node key that seals stored codes: one of the Protectors
 }
+
+// Protectors are the ways to keep the node key that seals a node's stored codes.
+const (
+	ByFile       = "file"       // in a file, readable for whoever has the disk
+	ByPassphrase = "passphrase" // somebody enters a passphrase after each start of the daemon
+	ByCredential = "credential" // the passphrase comes from a file that the system provides at the start
+	ByTPM        = "tpm"        // sealed to the machine's TPM 2.0
+)
 
 // NodeStatus is how far a node has come in joining.
 type NodeStatus string
@@ -45,7 +54,7 @@ func KeyHash(identity *x509.Certificate) string {
 func (n *Node) validate() error {
 	if err := check(checkName("node name", n.Name), checkText("serial of the admin token", n.Serial, maxSerial),
 		checkAddress("peer address", n.PeerAddress), checkWebURL(n.WebURL), checkText("version", n.Version, maxText),
-		checkRange("protocol", n.Protocol, 1, 1<<16)); err != nil {
+		checkRange("protocol", n.Protocol, 1, 1<<16), checkOneOf("protector of the node key", n.Protector, "", ByFile, ByPassphrase, ByCredential, ByTPM)); err != nil {
 		return err
 	}
 	return checkIdentity(n.Identity, n.Key)
@@ -174,6 +183,7 @@ func (n Node) changes(old Node) string {
 		{"peer address", n.PeerAddress == old.PeerAddress},
 		{"console address", n.WebURL == old.WebURL},
 		{"version", n.Version == old.Version && n.Protocol == old.Protocol},
+		{"what protects the node key", n.Protector == old.Protector},
 		{"identity certificate", bytes.Equal(n.Identity, old.Identity)},
 	} {
 		if !f.equal {

@@ -150,7 +150,7 @@ func TestSeats(t *testing.T) {
 		t.Errorf("seat %+v", put)
 	}
 	entries := len(s.Audit)
-	s = play(t, s, step{"node1", daemon1, &ReportSeat{Slot: "payments", State: Active}})
+	s = play(t, s, step{"node1", daemon1, &ReportSeat{Slot: "payments", State: Active, CodeFacts: put.CodeFacts}})
 	if got := s.Slots["payments"].Seats["node1"]; got != put || len(s.Audit) != entries {
 		t.Errorf("the same report again made %+v, with %d entries", got, len(s.Audit)-entries)
 	}
@@ -169,6 +169,33 @@ func TestSeats(t *testing.T) {
 	if len(s.Slots) != 0 || len(s.Keys) != 0 {
 		t.Errorf("slots %v, keys %v", s.Slots, s.Keys)
 	}
+}
+
+// A stored code that a token refuses is said once in the audit trail; the slot's rotation does not touch its seats.
+func TestCodeFacts(t *testing.T) {
+	s := play(t, new(State), history()...)
+	refused := 0
+	for _, facts := range []CodeFacts{{}, {CodeRefused: true}, {CodeRefused: true, Opened: epoch}, {Opened: epoch}} {
+		s = play(t, s, step{"node1", daemon1, &ReportSeat{Slot: "payments", State: Active, CodeFacts: facts}})
+		if got := s.Slots["payments"].Seats["node1"].CodeFacts; got != facts {
+			t.Errorf("the facts are %+v, want %+v", got, facts)
+		}
+	}
+	for _, e := range s.Audit {
+		if e.Act == NoteCodeDiffers && e.Node == "node1" && e.Result == Failed {
+			refused++
+		}
+	}
+	if refused != 1 {
+		t.Errorf("the refusal is in the audit trail %d times", refused)
+	}
+	before := s.Slots["payments"]
+	s = play(t, s, step{"node2", anna, &SetRotation{Slot: "payments"}})
+	if after := s.Slots["payments"]; after.RotateEvery != 0 || !maps.Equal(after.Seats, before.Seats) || before.RotateEvery != 90 {
+		t.Errorf("rotation %d after %d", after.RotateEvery, before.RotateEvery)
+	}
+	_, err := try(t, s, step{"node1", anna, &SetRotation{Slot: "tls", Days: 1}})
+	wantCode(t, err, NotFound)
 }
 
 // A report in parts is taken for the whole only with its last part.

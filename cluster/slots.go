@@ -4,9 +4,10 @@ import "time"
 
 // Slot is one place for keys, with a token in the HSM of each node that takes part: its seats.
 type Slot struct {
-	Label   string          `json:"label"`
-	Created time.Time       `json:"created"`
-	Seats   map[string]Seat `json:"seats"` // by node
+	Label       string          `json:"label"`
+	Created     time.Time       `json:"created"`
+	Seats       map[string]Seat `json:"seats"`                  // by node
+	RotateEvery int             `json:"rotate_every,omitempty"` // days after which nodes replace generated codes; 0: never
 }
 
 // Seat is what one node has in a slot.
@@ -22,6 +23,29 @@ type Seat struct {
 	Receiver string    `json:"receiver,omitempty"` // signed statement of the keys that receive packages (JWS), carried unread
 	MinCode  int       `json:"min_code"`           // shortest authentication code the token takes
 	MaxCode  int       `json:"max_code"`           // longest
+	CodeFacts
+}
+
+// CodeFacts is what a node tells of the authentication code of a seat: never the code, only what has
+// become of it. Instants are by the clock of that node.
+type CodeFacts struct {
+	CodeSince   time.Time `json:"code_since,omitzero"`    // when the code was last changed through Keyferry; zero: never
+	CodeRefused bool      `json:"code_refused,omitempty"` // the token does not take the stored code, which is not tried again
+	Opened      time.Time `json:"opened,omitzero"`        // last activation
+	OpenedBy    string    `json:"opened_by,omitempty"`    // whose it was
+}
+
+func (f *CodeFacts) validate() error {
+	return check(checkInstant("the last change of the code", f.CodeSince), checkInstant("the last activation", f.Opened),
+		checkText("who activated", f.OpenedBy, maxText))
+}
+
+// checkInstant is checkTime for an instant that may not have been.
+func checkInstant(what string, t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	return checkTime(what, t)
 }
 
 // Authentication modes.
@@ -58,7 +82,7 @@ func (c *PutSeat) validate() error {
 	seat := &c.Seat
 	return check(checkLabel(c.Slot), checkLine("module name", seat.Module, 64), checkLine("token serial", seat.Serial, maxSerial),
 		checkOneOf("mode", seat.Mode, Generated, Manual), checkSeat(seat.State, seat.Reason, seat.Receiver),
-		checkRange("shortest code", seat.MinCode, 0, maxCode), checkRange("longest code", seat.MaxCode, seat.MinCode, maxCode))
+		checkRange("shortest code", seat.MinCode, 0, maxCode), checkRange("longest code", seat.MaxCode, seat.MinCode, maxCode), seat.CodeFacts.validate())
 }
 
 func checkSeat(state SeatState, reason, receiver string) error {
@@ -100,13 +124,14 @@ type ReportSeat struct {
 	State    SeatState `json:"state"`
 	Reason   string    `json:"reason,omitempty"`
 	Receiver string    `json:"receiver,omitempty"` // empty: as it was
+	CodeFacts
 }
 
 func (c *ReportSeat) Kind() string               { return "seat.report" }
 func (c *ReportSeat) describe() (string, string) { return "slot/" + c.Slot, string(c.State) }
 
 func (c *ReportSeat) validate() error {
-	return check(checkLabel(c.Slot), checkSeat(c.State, c.Reason, c.Receiver))
+	return check(checkLabel(c.Slot), checkSeat(c.State, c.Reason, c.Receiver), c.CodeFacts.validate())
 }
 
 func (c *ReportSeat) apply(s *State, m Meta) error {
@@ -115,12 +140,16 @@ func (c *ReportSeat) apply(s *State, m Meta) error {
 		return err
 	}
 	old := seat
-	seat.State, seat.Reason = c.State, c.Reason
+	seat.State, seat.Reason, seat.CodeFacts = c.State, c.Reason, c.CodeFacts
 	if c.Receiver != "" {
 		seat.Receiver = c.Receiver
 	}
 	if seat == old {
 		return nil
+	}
+	if seat.CodeRefused && !old.CodeRefused {
+		s.record(m, Entry{Act: NoteCodeDiffers, Object: "slot/" + c.Slot, Result: Failed,
+			Detail: "the token of node " + m.Node + " does not take the stored code: another program has changed it; it is not tried again"})
 	}
 	if seat.State != old.State {
 		seat.Since = m.Time
@@ -131,6 +160,35 @@ func (c *ReportSeat) apply(s *State, m Meta) error {
 		s.record(m, Entry{Act: c.Kind(), Object: "slot/" + c.Slot, Result: Done, Detail: detail})
 	}
 	s.putSeat(slot, seat)
+	return nil
+}
+
+// SetRotation says after how many days nodes replace the generated codes of a slot.
+type SetRotation struct {
+	Slot string `json:"slot"`
+	Days int    `json:"days"` // 0: never
+}
+
+func (c *SetRotation) Kind() string { return "slot.rotation" }
+
+func (c *SetRotation) describe() (string, string) {
+	if c.Days == 0 {
+		return "slot/" + c.Slot, "never"
+	}
+	return "slot/" + c.Slot, "every " + plural(c.Days, "day")
+}
+
+func (c *SetRotation) validate() error {
+	return check(checkLabel(c.Slot), checkRange("days between two changes of a code", c.Days, 0, maxRotation))
+}
+
+func (c *SetRotation) apply(s *State, _ Meta) error {
+	slot, err := s.slot(c.Slot)
+	if err != nil {
+		return err
+	}
+	slot.RotateEvery = c.Days
+	s.Slots = with(s.Slots, c.Slot, slot)
 	return nil
 }
 

@@ -107,6 +107,13 @@ func TestCodeChangedByOthers(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	objects(t, tok) // still open, as modules have it
+	if err := tok.TryCode(t.Context(), []byte(hsmtest.Code)); !errors.Is(err, hsm.WrongCode) {
+		t.Errorf("trying the old code: %v", err)
+	}
+	if err := tok.TryCode(t.Context(), []byte("another code")); err != nil {
+		t.Errorf("trying the new code: %v", err)
+	}
+	objects(t, tok) // nobody noticed
 	if err := m.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

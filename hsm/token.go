@@ -86,6 +86,32 @@ func (m *Module) holds(serial string, code []byte) (held, same bool) {
 	return held, held && subtle.ConstantTimeCompare(h, code) == 1
 }
 
+// Holds tells whether the token is kept open, and whether with this code. It asks no device.
+func (t *Token) Holds(code []byte) (open, same bool) { return t.module.holds(t.Serial, code) }
+
+// TryCode logs in to the token once, in a child that is started for it and ends after it. So it sees the
+// code that the token has now, whoever changed it, and touches no session that is open. Nothing is kept.
+func (t *Token) TryCode(ctx context.Context, code []byte) error {
+	if err := checkCode(t.name(), code); err != nil {
+		return err
+	}
+	cfg := t.module.cfg
+	cfg.Lock = "" // the child beside it has that; this one writes nothing
+	p, err := startProcess(cfg, 0)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	l := &lease{m: t.module, p: p, free: true}
+	if _, err := call[Info](ctx, l, OpOpen, OpenArgs{Path: cfg.Path, InitArgs: cfg.InitArgs}, openDeadline); err != nil {
+		return err
+	}
+	sent := append([]byte(nil), code...)
+	defer clear(sent)
+	_, err = call[Empty](ctx, l, OpLogin, CodeArgs{t.Serial, sent}, codeDeadline)
+	return err
+}
+
 // Logout closes the token for this program. Other programs' sessions are their own.
 func (t *Token) Logout(ctx context.Context) error {
 	t.module.forget(t.Serial)

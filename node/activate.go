@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"fmt"
 	"time"
 
@@ -34,7 +33,10 @@ func (s *Slots) Activate(ctx context.Context, actor cluster.Actor, label string,
 		return refuse("enter the authentication code of slot %q", label)
 	}
 	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
-		return s.login(ctx, t, code, actor.String(), true)
+		if err := s.login(ctx, t, code, actor.String(), true); err != nil || !rec.Refused && rec.Pending == nil {
+			return err
+		}
+		return s.update(t, func() { t.rec.Refused, t.rec.Pending = false, nil }) // of a switch to generated mode that came to nothing
 	})
 }
 
@@ -78,6 +80,12 @@ func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, fres
 		err = codeError(rec.Slot, err)
 		s.set(t, cluster.Down, line(err.Error()), false, "")
 		return err
+	}
+	if err := s.update(t, func() {
+		now := time.Now().UTC().Round(0)
+		t.rec.Opened, t.rec.OpenedBy, t.rec.Tried, t.rec.Changing = now, by, now, false
+	}); err != nil {
+		s.m.log.Error("a slot's record cannot be stored", "slot", rec.Slot, "error", err)
 	}
 	if err := s.receiver(ctx, t, token); err != nil {
 		s.m.log.Error("this slot cannot receive packages", "slot", rec.Slot, "error", err)
@@ -142,6 +150,7 @@ func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
 
 // moduleChanged follows what happens to a module. The module calls it, so it must not call back.
 func (s *Slots) moduleChanged(module string, e hsm.Event) {
+	var refused []seatRecord
 	s.mu.Lock()
 	for _, t := range s.seats {
 		if t.rec.Module != module || e.Serial != "" && t.rec.Serial != e.Serial {
@@ -150,7 +159,9 @@ func (s *Slots) moduleChanged(module string, e hsm.Event) {
 		switch {
 		case e.Serial != "": // it did not open again
 			t.state, t.reason, t.open, t.since = cluster.Down, line(codeError(t.rec.Slot, e.Err).Error()), false, time.Now()
-			t.refused = errors.Is(e.Err, hsm.WrongCode) || errors.Is(e.Err, hsm.CodeLocked)
+			if t.refuse(e.Err) {
+				refused = append(refused, t.rec)
+			}
 		case !e.Up:
 			t.state, t.reason, t.since = cluster.Broken, line(fmt.Sprintf("module %s does not run: %v", module, e.Err)), time.Now()
 		case t.open:
@@ -160,6 +171,11 @@ func (s *Slots) moduleChanged(module string, e hsm.Event) {
 		}
 	}
 	s.mu.Unlock()
+	for _, rec := range refused {
+		if err := s.save(rec); err != nil {
+			s.m.log.Error("a slot's record cannot be stored", "slot", rec.Slot, "error", err)
+		}
+	}
 	s.nudge()
 }
 
@@ -233,69 +249,6 @@ func (s *Slots) findMade(ctx context.Context, rec *seatRecord) (done bool, err e
 	return true, s.m.node.store.drop(bucketSeats, rec.Slot) // it was never made
 }
 
-// openStored opens a seat with what the node has stored, if there is something and it was not refused.
-func (s *Slots) openStored(ctx context.Context, t *seat) {
-	s.mu.Lock()
-	rec, open, refused := t.rec, t.open, t.refused
-	s.mu.Unlock()
-	if open || refused || rec.Code == nil && rec.Pending == nil {
-		return
-	}
-	for _, sealed := range [][]byte{rec.Pending, rec.Code} { // a pending code is the newer one
-		if sealed == nil {
-			continue
-		}
-		code, err := s.unsealCode(&rec, sealed)
-		if err == nil {
-			err = s.login(ctx, t, code, s.m.self().String(), false)
-			clear(code)
-		}
-		switch {
-		case err == nil:
-			s.settle(t, sealed)
-			return
-		case !errors.Is(err, hsm.WrongCode):
-			s.m.log.Error("slot does not open", "slot", rec.Slot, "error", err)
-			return // the module may come back: try again later
-		}
-	}
-	s.unsettled(t)
-}
-
-// settle records which of two codes turned out to be right.
-func (s *Slots) settle(t *seat, right []byte) {
-	s.mu.Lock()
-	clean := t.rec.Pending == nil && !t.rec.Leaving
-	s.mu.Unlock()
-	if clean {
-		return
-	}
-	if err := s.update(t, func() {
-		t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Leaving, t.rec.Told = right, nil, cluster.Generated, false, false
-	}); err != nil {
-		s.m.log.Error("a slot's record cannot be stored", "error", err)
-	}
-}
-
-// unsettled records that no stored code is right.
-func (s *Slots) unsettled(t *seat) {
-	err := s.update(t, func() {
-		switch {
-		case t.rec.Leaving || t.rec.Mode == cluster.Manual:
-			// The node stopped while people took the code over, or before a generated one was set.
-			t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Leaving, t.rec.Told = nil, nil, cluster.Manual, false, false
-			t.state, t.reason = cluster.Down, waitingReason(t.rec)
-		default:
-			t.refused = true
-			t.state, t.reason = cluster.Down, "the token refuses the stored code: another program has changed it. Enter the code as it is now, by switching the slot to manual mode"
-		}
-	})
-	if err != nil {
-		s.m.log.Error("a slot's record cannot be stored", "error", err)
-	}
-	s.nudge()
-}
-
 // report tells the cluster what it does not know yet of a seat.
 func (s *Slots) report(ctx context.Context, t *seat) {
 	s.mu.Lock()
@@ -306,8 +259,8 @@ func (s *Slots) report(ctx context.Context, t *seat) {
 	switch {
 	case !rec.Told || !ok:
 		err = s.tell(ctx, t)
-	case known.State != state || known.Reason != reason || rec.Receiver != "" && known.Receiver != rec.Receiver:
-		_, err = s.m.Cluster.Apply(ctx, &cluster.ReportSeat{Slot: rec.Slot, State: state, Reason: reason, Receiver: rec.Receiver}, s.m.self())
+	case known.State != state || known.Reason != reason || rec.Receiver != "" && known.Receiver != rec.Receiver || known.CodeFacts != rec.facts():
+		_, err = s.m.Cluster.Apply(ctx, &cluster.ReportSeat{Slot: rec.Slot, State: state, Reason: reason, Receiver: rec.Receiver, CodeFacts: rec.facts()}, s.m.self())
 	}
 	if err != nil {
 		s.m.log.Warn("the cluster does not know the state of a slot yet", "slot", rec.Slot, "error", err)

@@ -50,6 +50,9 @@ func (a *Apps) List() []cluster.App {
 	return list
 }
 
+// codeChanged is told that the code of a slot of this node is another one now.
+func (a *Apps) codeChanged(context.Context, string) {}
+
 // using names the applications of this node that use a slot and can be restarted.
 func (a *Apps) using(slot string) []string {
 	names := []string{}

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -59,12 +60,37 @@ type seatRecord struct {
 	// is asked to change its code, so that after a crash one try tells which of them is right.
 	Pending []byte
 	// Leaving is set while a generated code is being replaced by one that people chose.
-	Leaving  bool
+	Leaving bool
+	// Changing is set while people change the code of a manual slot. No code is stored then, so after a
+	// crash all that can be said is that one of the two is right.
+	Changing bool
+	// Refused is set once the token has refused the stored code: another program has changed it. It is
+	// never tried again, also not by the next process, until the code is set anew.
+	Refused   bool
+	CodeSince time.Time // when Keyferry last set the code
+	Opened    time.Time // last activation
+	OpenedBy  string
+	Tried     time.Time // when the token last took the stored code
+
 	By       cluster.Actor
 	Told     bool   // the cluster knows
 	Receiver string // signed statement of the keys that receive packages
 	MinCode  int
 	MaxCode  int
+}
+
+// facts is what the cluster is told about the code.
+func (r *seatRecord) facts() cluster.CodeFacts {
+	return cluster.CodeFacts{CodeSince: r.CodeSince, CodeRefused: r.Refused, Opened: r.Opened, OpenedBy: r.OpenedBy}
+}
+
+// set makes a sealed code the one that counts, or none where people keep it.
+func (r *seatRecord) set(mode string, sealed []byte) {
+	if r.Mode != mode {
+		r.Told = false
+	}
+	r.Mode, r.Code, r.Pending, r.Leaving, r.Changing, r.Refused = mode, sealed, nil, false, false, false
+	r.CodeSince = time.Now().UTC().Round(0)
 }
 
 func (r *seatRecord) sealedName() string { return "code of slot " + r.Slot + " in module " + r.Module }

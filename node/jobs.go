@@ -98,6 +98,18 @@ func (j *Jobs) start(kind, object string, actor cluster.Actor, f func(context.Co
 	return job
 }
 
+// on finds a job that is running on an object.
+func (j *Jobs) on(object string) (Job, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, job := range j.running {
+		if job.Object == object && job.State == JobRunning {
+			return *job, true
+		}
+	}
+	return Job{}, false
+}
+
 // progress is how a job tells how far it is.
 type progress struct {
 	jobs *Jobs

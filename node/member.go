@@ -170,6 +170,7 @@ func (m *Member) run() {
 		m.maintain,       // admin token, TLS certificate
 		m.Peers.watch,    // who answers
 		m.Slots.activate, // generated slots
+		m.Slots.tend,     // stored codes: tried, and changed by schedule
 		m.Keys.watch,     // which keys are there
 		m.Sync.resume,    // imports that were interrupted
 		m.acts.flush,     // audit entries from a time without quorum

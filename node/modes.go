@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 
 	"github.com/keyferry/keyferry/cluster"
 )
@@ -11,7 +10,7 @@ import (
 func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label string, old, code []byte) error {
 	defer clear(old)
 	defer clear(code)
-	t, unlock, err := s.lock(label)
+	t, unlock, err := s.lockCode(label)
 	if err != nil {
 		return err
 	}
@@ -29,12 +28,36 @@ func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label strin
 		return refuse("enter the present code of slot %q", label)
 	}
 	return s.m.acts.do(ctx, act{actor, cluster.MayManageSlots, "slot.change-code", "slot/" + label, "node " + s.m.Name()}, func() error {
-		return s.setCode(ctx, t, old, code)
+		return s.changeManual(ctx, t, old, code)
 	})
 }
 
+// changeManual gives the token another code that people chose. None is stored, so a mark says for the case
+// of a crash that either of the two may be right.
+func (s *Slots) changeManual(ctx context.Context, t *seat, old, code []byte) error {
+	if err := s.update(t, func() { t.rec.Changing = true }); err != nil {
+		return err
+	}
+	s.m.node.cfg.Fault("code: change stored")
+	if err := s.setCode(ctx, t, old, code); err != nil {
+		if IsRefusal(err) {
+			s.update(t, func() { t.rec.Changing = false })
+		}
+		return err
+	}
+	s.m.node.cfg.Fault("code: set on the token")
+	if err := s.update(t, func() { t.rec.set(cluster.Manual, nil) }); err != nil {
+		return err
+	}
+	s.m.node.cfg.Fault("code: stored")
+	s.m.Apps.codeChanged(ctx, t.rec.Slot)
+	s.nudge()
+	return nil
+}
+
 // SetMode switches who holds the code of a slot. To generated mode, old is the present code and code is
-// ignored. To manual mode, code is the one people chose; old is needed only where the stored code is not
+// ignored; a slot that is in generated mode already gets another generated code, where its stored one was
+// refused. To manual mode, code is the one people chose; old is needed only where the stored code is not
 // the token's any more.
 func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode string, old, code []byte) error {
 	defer clear(old)
@@ -42,7 +65,7 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 	if mode != cluster.Generated && mode != cluster.Manual {
 		return refuse("a slot's mode is %q or %q, not %q", cluster.Generated, cluster.Manual, mode)
 	}
-	t, unlock, err := s.lock(label)
+	t, unlock, err := s.lockCode(label)
 	if err != nil {
 		return err
 	}
@@ -50,14 +73,15 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	if rec.Mode == mode {
+	if rec.Mode == mode && !(mode == cluster.Generated && rec.Refused) {
 		return refuse("slot %q is in %s mode already", label, mode)
 	}
 	if mode == cluster.Manual {
 		if err := checkManual(code, rec.MinCode, rec.MaxCode); err != nil {
 			return err
 		}
-	} else if len(old) == 0 {
+	}
+	if len(old) == 0 && (mode == cluster.Generated || rec.Refused) {
 		return refuse("enter the present code of slot %q", label)
 	}
 	return s.m.acts.do(ctx, act{actor, cluster.MayManageCodes, "slot.set-mode", "slot/" + label, "to " + mode + ", node " + s.m.Name()}, func() error {
@@ -88,15 +112,16 @@ func (s *Slots) toGenerated(ctx context.Context, t *seat, old []byte) error {
 	}
 	s.m.node.cfg.Fault("code: pending stored")
 	if err := s.setCode(ctx, t, old, code); err != nil {
-		if _, refused := errors.AsType[refusal](err); refused { // the token has the old one for sure
+		if IsRefusal(err) { // the token has the old one for sure
 			s.update(t, func() { t.rec.Pending = nil })
 		}
 		return err
 	}
 	s.m.node.cfg.Fault("code: set on the token")
-	if err := s.update(t, func() { t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Told = sealed, nil, cluster.Generated, false }); err != nil {
+	if err := s.update(t, func() { t.rec.set(cluster.Generated, sealed) }); err != nil {
 		return err
 	}
+	s.m.node.cfg.Fault("code: stored")
 	s.mu.Lock()
 	open := t.open
 	s.mu.Unlock()
@@ -104,6 +129,11 @@ func (s *Slots) toGenerated(ctx context.Context, t *seat, old []byte) error {
 		if err := s.login(ctx, t, code, s.m.self().String(), false); err != nil {
 			return err
 		}
+	}
+	s.m.Apps.codeChanged(ctx, rec.Slot)
+	if rec.Mode == cluster.Generated {
+		s.nudge() // the cluster learns of the new code's age by a report
+		return nil
 	}
 	return s.tell(ctx, t)
 }
@@ -113,35 +143,46 @@ func (s *Slots) toManual(ctx context.Context, t *seat, old, code []byte) error {
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	if len(old) == 0 {
-		stored, err := s.unsealCode(&rec, rec.Code)
+	stored := len(old) == 0
+	if stored {
+		code, err := s.unsealCode(&rec, rec.Code)
 		if err != nil {
 			return err
 		}
-		defer clear(stored)
-		old = stored
+		defer clear(code)
+		old = code
 	}
 	if err := s.update(t, func() { t.rec.Leaving = true }); err != nil {
 		return err
 	}
 	s.m.node.cfg.Fault("code: leaving stored")
 	if err := s.setCode(ctx, t, old, code); err != nil {
-		if _, refused := errors.AsType[refusal](err); refused {
+		if IsRefusal(err) {
 			s.update(t, func() { t.rec.Leaving = false })
+		}
+		if stored && isRefused(err) {
+			s.refuseStored(t, err)
 		}
 		return err
 	}
 	s.m.node.cfg.Fault("code: set on the token")
 	if err := s.update(t, func() {
-		t.rec.Code, t.rec.Pending, t.rec.Mode, t.rec.Leaving, t.rec.Told = nil, nil, cluster.Manual, false, false
-		t.refused = false
+		t.rec.set(cluster.Manual, nil)
+		t.reason = waitingReason(t.rec) // of a closed slot; an open one has none
+		if t.open {
+			t.reason = ""
+		}
 	}); err != nil {
 		return err
 	}
+	s.m.node.cfg.Fault("code: stored")
+	s.m.Apps.codeChanged(ctx, rec.Slot)
 	return s.tell(ctx, t)
 }
 
+// setCode has the token change its code. Whoever asked may go away meanwhile: the answer must be waited for.
 func (s *Slots) setCode(ctx context.Context, t *seat, old, code []byte) error {
+	ctx = context.WithoutCancel(ctx)
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
@@ -152,5 +193,9 @@ func (s *Slots) setCode(ctx context.Context, t *seat, old, code []byte) error {
 	if err := mod.Token(rec.Serial).SetCode(ctx, old, code); err != nil {
 		return codeError(rec.Slot, err)
 	}
+	s.mu.Lock()
+	t.changes++
+	t.stale = false
+	s.mu.Unlock()
 	return nil
 }

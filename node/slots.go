@@ -34,9 +34,11 @@ type seat struct {
 	state   cluster.SeatState
 	reason  string
 	open    bool // somebody logged in; the module keeps the token open through its restarts
-	refused bool // the stored code was refused, so it is not tried again
+	stale   bool // while a code is pending: the token has refused the one before it
 	since   time.Time
-	by      string // who opened it
+	by      string    // who opened it
+	changes int       // of the code, since the node started
+	resting time.Time // a scheduled change that failed is not tried again before
 }
 
 func newSlots(m *Member) *Slots {
@@ -56,8 +58,13 @@ func newSlots(m *Member) *Slots {
 }
 
 func waitingReason(r seatRecord) string {
-	if r.Mode == cluster.Manual {
+	switch {
+	case r.Changing:
+		return "waits for its code; the node stopped while that was being changed, so it is the new one or the old one: try the new one first"
+	case r.Mode == cluster.Manual:
 		return "waits for somebody to enter its code"
+	case r.Refused:
+		return refusedReason
 	}
 	return "opens as soon as its module runs"
 }
@@ -86,6 +93,8 @@ type SlotView struct {
 	Listed time.Time         `json:"listed,omitzero"` // when the cluster last learned which keys are there
 	Min    int               `json:"min_code"`
 	Max    int               `json:"max_code"`
+	Tried  time.Time         `json:"code_tried,omitzero"` // when the token last took the stored code
+	cluster.CodeFacts
 }
 
 // Here lists the slots of this node.
@@ -98,7 +107,8 @@ func (s *Slots) Here() []SlotView {
 		t := s.seats[label]
 		inv := state.Keys[label][s.m.Name()]
 		list = append(list, SlotView{Label: label, Node: s.m.Name(), Module: t.rec.Module, Serial: t.rec.Serial, Mode: t.rec.Mode,
-			State: t.state, Reason: t.reason, Since: t.since, By: t.by, Keys: len(inv.Keys), Loose: inv.Loose, Listed: inv.Reported, Min: t.rec.MinCode, Max: t.rec.MaxCode})
+			State: t.state, Reason: t.reason, Since: t.since, By: t.by, Keys: len(inv.Keys), Loose: inv.Loose, Listed: inv.Reported, Min: t.rec.MinCode, Max: t.rec.MaxCode,
+			Tried: t.rec.Tried, CodeFacts: t.rec.facts()})
 	}
 	return list
 }
@@ -130,7 +140,30 @@ func (s *Slots) lock(label string) (*seat, func(), error) {
 			return nil, nil, refuse("slot %q is just being changed by somebody else; try again in a moment", label)
 		}
 	}
-	return t, t.changing.Unlock, nil
+	return t, func() { t.changing.Unlock(); s.nudge() }, nil // what changed is reported once it is let go
+}
+
+// lockCode is lock for whoever brings the present code. When somebody else has changed it during the wait,
+// the token would refuse what was right a moment ago, and count a wrong try.
+func (s *Slots) lockCode(label string) (*seat, func(), error) {
+	s.mu.Lock()
+	before := 0
+	if t := s.seats[label]; t != nil {
+		before = t.changes
+	}
+	s.mu.Unlock()
+	t, unlock, err := s.lock(label)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	changed := t.changes != before
+	s.mu.Unlock()
+	if changed {
+		unlock()
+		return nil, nil, refuse("somebody else has just changed the code of slot %q, so nothing was tried; look at the slot again first", label)
+	}
+	return t, unlock, nil
 }
 
 // lockPatience is how long a change of a slot waits for another one: a login takes less.
@@ -260,6 +293,7 @@ func (s *Slots) initialize(ctx context.Context, mod *hsm.Module, rec seatRecord,
 	if err := s.save(rec); err != nil {
 		return err
 	}
+	s.m.node.cfg.Fault("slot: recorded")
 	officer := newCode(maxGenerated)
 	if rec.MaxCode > 0 {
 		officer = officer[:min(len(officer), rec.MaxCode)]
@@ -272,7 +306,7 @@ func (s *Slots) initialize(ctx context.Context, mod *hsm.Module, rec seatRecord,
 		return fmt.Errorf("making the token: %w", err)
 	}
 	s.m.node.cfg.Fault("slot: token made")
-	rec.Serial = made.Serial
+	rec.Serial, rec.CodeSince = made.Serial, time.Now().UTC().Round(0)
 	return s.begin(ctx, mod, rec, code)
 }
 
@@ -303,6 +337,7 @@ func (s *Slots) begin(ctx context.Context, mod *hsm.Module, rec seatRecord, code
 	s.mu.Lock()
 	s.seats[rec.Slot] = t
 	s.mu.Unlock()
+	s.m.node.cfg.Fault("slot: stored")
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	if err := s.login(ctx, t, code, rec.By.String(), false); err != nil {
@@ -319,7 +354,7 @@ func (s *Slots) tell(ctx context.Context, t *seat) error {
 	s.mu.Unlock()
 	put := &cluster.PutSeat{Slot: rec.Slot, Seat: cluster.Seat{
 		Module: rec.Module, Serial: rec.Serial, Mode: rec.Mode, State: state, Reason: reason,
-		Receiver: rec.Receiver, MinCode: rec.MinCode, MaxCode: rec.MaxCode,
+		Receiver: rec.Receiver, MinCode: rec.MinCode, MaxCode: rec.MaxCode, CodeFacts: rec.facts(),
 	}}
 	_, err := s.m.Cluster.Apply(ctx, put, rec.By)
 	if errors.Is(err, cluster.Denied) {

@@ -132,6 +132,13 @@ func apiSlotsTest(t *testing.T, one, two *socket) {
 	if v.Mode != cluster.Generated || v.State != cluster.Active {
 		t.Errorf("generated: %+v", v)
 	}
+	since := v.CodeSince
+	one.ask(post, slot+"/try", struct{}{}, http.StatusOK, &v)
+	if one.ask(post, slot+"/rotate", struct{}{}, http.StatusOK, &v); !v.CodeSince.After(since) || v.State != cluster.Active {
+		t.Errorf("after a new code: %+v", v)
+	}
+	var rotation map[string]any
+	one.ask(post, slot+"/rotation", map[string]int{"days": 90}, http.StatusOK, &rotation)
 	one.ask(post, slot+"/mode", map[string]any{"mode": cluster.Manual, "new": []byte(testCode)}, http.StatusOK, &v)
 	var all slotsAnswer
 	one.ask(get, "/slots", nil, http.StatusOK, &all)

@@ -90,6 +90,9 @@ func (v *situation) slotProblems() []problem {
 	var list []problem
 	for _, s := range v.Slots {
 		switch {
+		case s.State == cluster.Active && s.CodeRefused:
+			list = append(list, problem{bad, fmt.Sprintf("After the next restart slot %s stays closed on %s: its token does not take the stored code any more.", s.Label, v.Node),
+				"Another program has changed the code. It works until then. Enter the code as it is now, so that the node can replace it.", slotPath(s.Label) + "#mend", "Enter the code"})
 		case s.State == cluster.Active:
 		case s.Mode == cluster.Manual && s.State == cluster.Down:
 			waiting = append(waiting, s.Label)

@@ -63,7 +63,7 @@ func silentSituation() *situation {
 func failed(name, text string) *form {
 	f := newForm(name, map[string]string{"name": text, "label": text, "kind": "command", "target": text, "mode": "manual", "hours": text})
 	f.fail("", "%s", text)
-	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label"} {
+	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days"} {
 		f.fail(field, "%s", text)
 	}
 	return f
@@ -110,7 +110,7 @@ func slotPages(v *situation) []page {
 		}
 	}
 	for _, s := range v.Slots[:min(4, len(v.Slots))] {
-		for _, f := range []*form{nil, failed("activate", evil), failed("code", evil), failed("mode", evil)} {
+		for _, f := range []*form{nil, failed("activate", evil), failed("code", evil), failed("mode", evil), failed("manual", evil), failed("rotation", evil), failed("rotate", evil)} {
 			slot, err := newSlotView(v, s.Label)
 			if err != nil {
 				panic(err)

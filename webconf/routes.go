@@ -61,6 +61,9 @@ func consoleRoutes() []route {
 		{post, "/slots/:label/activate", cluster.MayActivate, activateSlot, small},
 		{post, "/slots/:label/deactivate", cluster.MayActivate, deactivateSlot, small},
 		{post, "/slots/:label/code", cluster.MayManageSlots, changeCode, small},
+		{post, "/slots/:label/rotate", cluster.MayTendCodes, rotateCode, small},
+		{post, "/slots/:label/try", cluster.MayTendCodes, tryCode, small},
+		{post, "/slots/:label/rotation", cluster.MayManageCodes, setRotation, small},
 		{post, "/slots/:label/mode", cluster.MayManageCodes, setMode, small},
 
 		{get, "/sync", cluster.MayView, syncPage, none},
@@ -107,6 +110,9 @@ func apiRoutes() []route {
 		{post, v1 + "/slots/:label/activate", cluster.MayActivate, apiActivate, small},
 		{post, v1 + "/slots/:label/deactivate", cluster.MayActivate, apiDeactivate, small},
 		{post, v1 + "/slots/:label/code", cluster.MayManageSlots, apiChangeCode, small},
+		{post, v1 + "/slots/:label/rotate", cluster.MayTendCodes, apiRotateCode, small},
+		{post, v1 + "/slots/:label/try", cluster.MayTendCodes, apiTryCode, small},
+		{post, v1 + "/slots/:label/rotation", cluster.MayManageCodes, apiSetRotation, small},
 		{post, v1 + "/slots/:label/mode", cluster.MayManageCodes, apiSetMode, small},
 		{get, v1 + "/coverage", cluster.MayView, apiCoverage, none},
 

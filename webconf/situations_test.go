@@ -50,12 +50,13 @@ func plainSituation(nodes, slots, keys int) *situation {
 }
 
 func (v *situation) addSlot(label string, now time.Time) {
-	slot := cluster.Slot{Label: label, Created: now, Seats: map[string]cluster.Seat{}}
+	slot := cluster.Slot{Label: label, Created: now, RotateEvery: 45 * (len(v.Slots) % 3), Seats: map[string]cluster.Seat{}}
 	for name := range v.State.Nodes {
 		slot.Seats[name] = cluster.Seat{Node: name, Module: "softhsm", Serial: "fedcba9876543210", Mode: cluster.Generated, State: cluster.Active, Since: now.Add(-time.Hour), By: "account/alice", MinCode: 4, MaxCode: 255}
 	}
 	v.State.Slots[label] = slot
-	v.Slots = append(v.Slots, node.SlotView{Label: label, Node: v.Node, Module: "softhsm", Serial: "fedcba9876543210", Mode: cluster.Generated, State: cluster.Active, Since: now.Add(-time.Hour), By: "node/node1", Keys: 3, Min: 4, Max: 255})
+	v.Slots = append(v.Slots, node.SlotView{Label: label, Node: v.Node, Module: "softhsm", Serial: "fedcba9876543210", Mode: cluster.Generated, State: cluster.Active, Since: now.Add(-time.Hour), By: "node/node1", Keys: 3, Min: 4, Max: 255,
+		Tried: now.Add(-time.Hour), CodeFacts: cluster.CodeFacts{CodeSince: now.Add(-40 * 24 * time.Hour), Opened: now.Add(-time.Hour), OpenedBy: "node/node1", CodeRefused: len(v.Slots) == 1}})
 }
 
 func (v *situation) addKey(slot, label string, now time.Time) {
@@ -86,6 +87,7 @@ func (v *situation) degrade() *situation {
 			s.State, s.Reason = cluster.Broken, "module softhsm does not run: its process ended"
 		case 2:
 			s.State, s.Reason, s.Loose = cluster.Down, "the token refuses the stored code", 2
+			s.CodeRefused = true
 		}
 		seat := v.State.Slots[s.Label].Seats["node3"]
 		seat.State, seat.Reason = cluster.Down, "the token refuses the stored code"

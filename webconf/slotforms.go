@@ -159,6 +159,7 @@ func setMode(c *call) error {
 		mode := f.text("mode")
 		done := fmt.Sprintf("%s now keeps the code of slot %s itself, and opens the slot after each restart.", c.m.Name(), label)
 		if mode == cluster.Manual {
+			f.Name = "manual"
 			done = fmt.Sprintf("Slot %s is in manual mode on %s: the node has forgotten the old code.", label, c.m.Name())
 			f.twice("new", "again", "new code")
 		}

@@ -110,6 +110,8 @@ type slotView struct {
 	Gaps    int    // keys of the slot that are not everywhere
 	Keys    int    // keys of the slot on any node
 	MinCode int    // characters
+
+	RotateEvery int // days after which nodes replace generated codes; 0: never
 }
 
 // OtherNodes are the names of the other nodes that have a token in the slot.
@@ -143,7 +145,7 @@ func showSlot(c *call, label string, f *form) error {
 func newSlotView(s *situation, label string) (slotView, error) {
 	v := slotView{Label: label, Node: s.Node, MinCode: node.MinCode}
 	slot, known := s.State.Slots[label]
-	v.Others = s.others(slot)
+	v.Others, v.RotateEvery = s.others(slot), slot.RotateEvery
 	for _, here := range s.Slots {
 		if here.Label == label {
 			v.Slot = &slotRow{here, s.apps(label)}

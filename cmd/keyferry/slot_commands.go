@@ -41,7 +41,7 @@ func (a *app) slotsCommand() *cobra.Command {
 			})
 		},
 	})
-	c.AddCommand(a.slotCreate(), a.slotActivate(), a.slotDeactivate(), a.slotChangeCode(), a.slotMode())
+	c.AddCommand(a.slotCreate(), a.slotActivate(), a.slotDeactivate(), a.slotChangeCode(), a.slotMode(), a.slotRotate(), a.slotTry(), a.slotRotation())
 	return c
 }
 
