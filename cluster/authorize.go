@@ -185,3 +185,31 @@ func (r RoleGrant) covers(g grant, slot string) bool {
 	}
 	return g.slots && (slot == AnySlot || slices.Contains(r.Slots, slot))
 }
+
+// A Right is one line of what people may do: a permission and who has it.
+type Right struct {
+	Permission Permission
+	Roles      []string
+	PerSlot    bool // a role for some slots gives it for those
+	Everyone   bool // with an account, whatever its roles
+	Console    bool // also people at a node's console
+}
+
+// Rights lists the permissions that people can have, in the order of the constants.
+func Rights() []Right {
+	var list []Right
+	for _, p := range []Permission{MayView, MayManageAccounts, MayManageNodes, MayManageTrust, MayManageCodes, MayManageSlots, MayActivate,
+		MayManageKeys, MaySynchronize, MayManageApps, MayRestartApps, MayKeepAccount} {
+		g := grants[p]
+		list = append(list, Right{p, slices.Clone(g.roles), g.slots, g.everyone, g.console})
+	}
+	return list
+}
+
+// CheckPermission tells whether p is a permission.
+func CheckPermission(p Permission) error {
+	if _, ok := grants[p]; !ok {
+		return errorf(Invalid, "there is no permission %q", clip(string(p)))
+	}
+	return nil
+}

@@ -134,6 +134,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, actor cluster.Actor, old,
 	if err := checkPassword(password); err != nil {
 		return err
 	}
+	if password == old { // a temporary password would stay known to whoever set it
+		return refuse("the new password is the same as the present one")
+	}
 	hash, err := a.hash(ctx, password)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/node"
 )
 
 // A chromium is a real browser with one tab.
@@ -238,6 +239,10 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 			t.Fatalf("%s: %v", app.Name, err)
 		}
 	}
+	otto := node.NewPerson{Name: "otto", FullName: "Otto Normal", Roles: []cluster.RoleGrant{{Role: cluster.CryptoUser, Slots: []string{"ManagementCA", "Timestamping"}}, {Role: cluster.Auditor}}}
+	if _, err := first.Accounts.Add(t.Context(), root, otto); err != nil {
+		t.Fatal(err)
+	}
 	mgmt := first.application(t, "ManagementCA")
 	generate(t, mgmt, ecKey("mgmtca-g1-sign"), hsm.KeySpec{Type: "RSA", Bits: 2048, ID: []byte("mg2"), Label: "mgmtca-g2-sign", Usage: hsm.UseSign, Extractable: true})
 	first.sees(t, 2)
@@ -266,7 +271,7 @@ func pagesToSee(t *testing.T, first *appliance, made string) []seen {
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
 		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"),
-		at(first, "newapplication", "/new-application"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
+		at(first, "newapplication", "/new-application"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
 		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
 		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),
 	}

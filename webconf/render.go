@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/assets"
+	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
 	"github.com/labstack/echo/v4"
 )
@@ -77,7 +78,7 @@ func functions(files *static) template.FuncMap {
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
 		"modeWord": modeWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 
-		"slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
+		"roleWord": roleWord, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
 		"receiptPath": receiptPath,
 	}
 }
@@ -110,6 +111,21 @@ type frame struct {
 	Banner  *problem
 	More    int // further problems
 	Notes   []string
+
+	may func(cluster.Permission, string) bool // nil: nothing
+}
+
+// May tells whether whoever looks at the page has a permission, for a slot where it is about one. What
+// they may not do is not offered.
+func (f frame) May(permission string, slot ...string) (bool, error) {
+	p, label := cluster.Permission(permission), cluster.AnySlot
+	if err := cluster.CheckPermission(p); err != nil { // a slip in a template
+		return false, err
+	}
+	if len(slot) > 0 {
+		label = slot[0]
+	}
+	return f.may != nil && f.may(p, label), nil
 }
 
 // A nodeLink leads to a node's own console.
@@ -135,6 +151,7 @@ func menu(gaps int) []menuEntry {
 		{"/coverage", "Key coverage", "coverage", true, gaps},
 		{"/sync", "Key synchronization", "sync", true, 0},
 		{"/applications", "Applications", "apps", false, 0},
+		{"/people", "People", "people", false, 0},
 		{"/cluster", "Cluster", "cluster", false, 0},
 		{"/jobs", "Jobs", "jobs", false, 0},
 		{"/audit", "Audit log", "audit", false, 0},
@@ -188,7 +205,7 @@ func (c *call) frame(p page) frame {
 	if c.actor.Kind == "" {
 		return f
 	}
-	f.Account, f.Notes = c.actor.Name, c.flashes()
+	f.Account, f.Notes, f.may = c.actor.Name, c.flashes(), c.may
 	f.surround(c.look(), p, c.Request().URL.EscapedPath())
 	return f
 }

@@ -35,6 +35,7 @@ func everyPage() []drawnPage {
 			text = evil
 		}
 		for _, p := range slices.Concat(plainPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text)) {
+			p.may = func(cluster.Permission, string) bool { return state != "silent" }
 			p.Account, p.Node, p.Cluster, p.Notes = "alice", v.Node, v.State.Cluster.Name, []string{text}
 			p.surround(v, p, p.Nav)
 			list = append(list, drawnPage{state, p})
@@ -84,6 +85,7 @@ func plainPages(v *situation, text string) []page {
 		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h"}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
+	list = append(list, peoplePages(v, text)...)
 	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now}} {
 		c := newClusterView(v)
 		c.Invitation, c.Fingerprint = made, "AA:BB:CC"
@@ -97,6 +99,31 @@ func plainPages(v *situation, text string) []page {
 	}
 	if len(v.Coverage) > 0 {
 		list = append(list, page{Name: "key", Title: "Key", Nav: "/coverage", Crumbs: []crumb{{text, "/coverage"}}, Data: keyView{newCoverageRow(v.Coverage[0], v.names())}})
+	}
+	return list
+}
+
+func peoplePages(v *situation, text string) []page {
+	people := []node.Person{
+		{Name: "alice", FullName: text, Roles: []cluster.RoleGrant{{Role: cluster.SecurityOfficer}, {Role: cluster.CryptoOfficer}}, Created: v.Now, By: "console/" + text, LastLogin: v.Now},
+		{Name: "otto", FullName: text, Roles: []cluster.RoleGrant{{Role: cluster.CryptoUser, Slots: []string{text, "Slot01"}}}, Created: v.Now, By: "account/alice", MustChange: true},
+		{Name: "berta", Roles: []cluster.RoleGrant{}, Created: v.Now, By: "account/alice"},
+		{Name: "dora", Disabled: true, Created: v.Now, By: "account/alice"},
+	}
+	list := []page{
+		{Name: "people", Title: "People", Nav: "/people", Data: newPeopleView(people, "alice")},
+		{Name: "people", Title: "People", Nav: "/people", Data: newPeopleView(nil, "alice")},
+		{Name: "roles", Title: "Roles", Nav: "/people", Data: newRolesView()},
+		{Name: "person", Title: "New", Nav: "/people", Form: failed("person", text), Data: newPersonView(v, nil, "alice", failed("person", text))},
+	}
+	for i, p := range people {
+		for _, f := range []*form{nil, failed("person", text), failed("remove", text), failed("reset", text), failed("disable", text)} {
+			data := newPersonView(v, &p, "alice", f)
+			if i == 1 {
+				data.Password, data.For = "secret", p.Name
+			}
+			list = append(list, page{Name: "person", Title: "Account", Nav: "/people", Form: f, Data: data})
+		}
 	}
 	return list
 }

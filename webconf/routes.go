@@ -84,6 +84,17 @@ func consoleRoutes() []route {
 		{post, "/applications/:name/remove", cluster.MayManageApps, removeApplication, small},
 		{post, "/applications/:name/restart", cluster.MayRestartApps, restartApplication, small},
 
+		{get, "/people", cluster.MayView, peoplePage, none},
+		{get, "/roles", cluster.MayView, rolesPage, none},
+		{get, "/new-person", cluster.MayManageAccounts, newPersonPage, none},
+		{post, "/new-person", cluster.MayManageAccounts, newPerson, small},
+		{get, "/people/:name", cluster.MayView, personPage, none},
+		{post, "/people/:name", cluster.MayManageAccounts, changePerson, small},
+		{post, "/people/:name/disable", cluster.MayManageAccounts, disablePerson, small},
+		{post, "/people/:name/enable", cluster.MayManageAccounts, enablePerson, small},
+		{post, "/people/:name/password", cluster.MayManageAccounts, resetPerson, small},
+		{post, "/people/:name/remove", cluster.MayManageAccounts, removePerson, small},
+
 		{get, "/cluster", cluster.MayView, clusterPage, none},
 		{post, "/cluster/invitations", cluster.MayManageNodes, inviteNode, small},
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
@@ -126,6 +137,12 @@ func apiRoutes() []route {
 		{post, v1 + "/sync/packages/:digest/import", cluster.MaySynchronize, apiImport, small},
 		{post, v1 + "/sync/uploads", cluster.MaySynchronize, apiUpload, stream},
 		{post, v1 + "/sync/inspect", cluster.MayView, apiInspect, stream},
+
+		{get, v1 + "/people", cluster.MayView, apiPeople, none},
+		{post, v1 + "/people", cluster.MayManageAccounts, apiAddPerson, small},
+		{put, v1 + "/people/:name", cluster.MayManageAccounts, apiChangePerson, small},
+		{post, v1 + "/people/:name/password", cluster.MayManageAccounts, apiResetPerson, small},
+		{remove, v1 + "/people/:name", cluster.MayManageAccounts, apiRemovePerson, none},
 
 		{get, v1 + "/jobs", cluster.MayView, apiJobs, none},
 		{get, v1 + "/jobs/:id", cluster.MayView, apiJob, none},

@@ -233,6 +233,8 @@ var actWords = map[string]string{
 	"package.record":    "Package recorded",
 	"package.receipt":   "Receipt recorded",
 	"account.put":       "Account made or changed",
+	"account.password":  "Own password changed",
+	"account.reset":     "Temporary password set",
 	"account.remove":    "Account removed",
 	"app.put":           "Application made or changed",
 	"app.remove":        "Application removed",
@@ -245,12 +247,12 @@ var actWords = map[string]string{
 	"slot.deactivate":   "Slot deactivated",
 	"slot.change-code":  "Code of a slot changed",
 	"slot.set-mode":     "Mode of a slot switched",
+	"sync.build":        "Package made",
+	"sync.import":       "Package imported",
 	"slot.code-differs": "Code of a token changed by another program",
 	"slot.rotate":       "Generated code replaced",
 	"slot.try-code":     "Stored code tried",
 	"slot.rotation":     "Schedule for new codes set",
-	"sync.build":        "Package made",
-	"sync.import":       "Package imported",
 }
 
 func actWord(act string) string {

@@ -47,7 +47,7 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.PersistentFlags().StringVar(&a.socket, "socket", envOr("KEYFERRY_SOCKET", defaultSocket), "`path` of the daemon's Unix socket (also KEYFERRY_SOCKET)")
-	root.AddGroup(&cobra.Group{ID: "node", Title: "This node:"}, &cobra.Group{ID: "keys", Title: "Slots and keys:"},
+	root.AddGroup(&cobra.Group{ID: "node", Title: "This node:"}, &cobra.Group{ID: "keys", Title: "Slots and keys:"}, &cobra.Group{ID: "people", Title: "People:"},
 		&cobra.Group{ID: "more", Title: "More:"})
 	group(root, "node",
 		a.serveCommand(),
@@ -63,6 +63,9 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 		a.coverageCommand(),
 		a.syncCommand(),
 		a.appsCommand(),
+	)
+	group(root, "people",
+		a.peopleCommand(),
 	)
 	group(root, "more",
 		a.jobsCommand(),
