@@ -18,9 +18,11 @@ import (
 // The JWS types (RFC 7515 section 4.1.9), one for each kind of thing that an identity key signs, so that none can
 // be taken for another (RFC 8725 section 3.11).
 const (
-	typePackage      = "keyferry-sync-package"
-	typeReceiverKeys = "keyferry-receiver-keys"
-	typeReceipt      = "keyferry-sync-receipt"
+	typePackage         = "keyferry-sync-package"
+	typeReceiverKeys    = "keyferry-receiver-keys"
+	typeReceipt         = "keyferry-sync-receipt"
+	typeAuditCheckpoint = "keyferry-audit-checkpoint"
+	typeAuditEnd        = "keyferry-audit-end"
 )
 
 const (

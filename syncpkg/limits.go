@@ -15,6 +15,8 @@ const (
 	MaxReceiverKeys = 8 << 10  // bytes of the JWS: the hybrid public key takes 3 KiB after both base64 layers
 	MaxReceipt      = 32 << 20 // bytes of the JWS: MaxKeys proofs by RSA 4096 take 16 MiB
 
+	MaxAuditStatement = 2 << 10 // bytes of the JWS: with the longest names it has 1 KiB
+
 	MaxCluster = 64  // bytes; cluster ids are UUIDs or shorter
 	MaxNode    = 63  // bytes; node names are DNS labels (RFC 1035 section 2.3.4)
 	MaxSlot    = 32  // bytes; the label in CK_TOKEN_INFO has 32

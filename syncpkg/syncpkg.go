@@ -10,7 +10,7 @@
 // from what is read. FORMAT.md describes the bytes, DESIGN.md the reasons.
 //
 // Reading order: open.go, seal.go, header.go, head.go, jws.go, body.go, content.go, key.go, keycheck.go,
-// statement.go, receiverkeys.go, receipt.go; encoding.go, limits.go and errors.go serve all of them.
+// statement.go, receiverkeys.go, receipt.go, audit.go; encoding.go, limits.go and errors.go serve all of them.
 package syncpkg
 
 // FormatVersion is the version of the file format that this package reads and writes.
