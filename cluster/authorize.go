@@ -58,6 +58,7 @@ const (
 	MayManageApps     Permission = "apps.manage"     // say which applications there are
 	MayRestartApps    Permission = "apps.restart"    // restart one
 	MayView           Permission = "view"            // look at everything
+	MayExportAudit    Permission = "audit.export"    // take the audit trail away
 	MayKeepAccount    Permission = "account.own"     // change one's own password
 	MayTellSeat       Permission = "seats.tell"      // say what a node has in a slot, after an act that made it so
 	MayAdmit          Permission = "node.admit"      // let in a node that knows a one-time code
@@ -97,6 +98,7 @@ var grants = map[Permission]grant{
 	MayManageApps:     {since: 1, roles: []string{CryptoOfficer}, console: true},
 	MayRestartApps:    {since: 1, roles: users, console: true},
 	MayView:           {since: 1, roles: Roles(), console: true},
+	MayExportAudit:    {since: 1, roles: []string{SecurityOfficer, Auditor}, console: true},
 	MayKeepAccount:    {since: 1, everyone: true},
 	MayTellSeat:       {since: 1, roles: officers, slots: true, console: true, node: true},
 	MayAdmit:          {since: 1, node: true},

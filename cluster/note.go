@@ -17,7 +17,6 @@ const (
 	NoteShareExpired   = "share.expired"       // too few parts came in time
 	NoteCodeDiffers    = "slot.code-differs"   // another program changed the code of a token
 	NoteCodeRotated    = "slot.code-rotated"   // the schedule changed a generated code
-	NoteAuditExported  = "audit.export"        // the trail was handed out
 	NoteAuditDiffers   = "audit.differs"       // the trail is not the one that this node signed
 	NoteSyslogGap      = "syslog.gap"          // entries were forgotten before the sink took them
 	NoteApprovalMisuse = "approval.misuse"     // an approval was tried on another act, or again
@@ -26,7 +25,7 @@ const (
 )
 
 var noteActs = []string{NoteLogin, NoteLogout, NoteLoginRefused, NoteLocked, NoteUnlocked, NoteFactorAdded, NoteFactorRemoved,
-	NoteShareEntered, NoteShareRefused, NoteShareExpired, NoteCodeDiffers, NoteCodeRotated, NoteAuditExported, NoteAuditDiffers,
+	NoteShareEntered, NoteShareRefused, NoteShareExpired, NoteCodeDiffers, NoteCodeRotated, NoteAuditDiffers,
 	NoteSyslogGap, NoteApprovalMisuse, NoteAppFailed, NoteWebhookRefused}
 
 // RecordNote writes an entry about something that happened on the reporting node and that no other

@@ -28,6 +28,7 @@ type Member struct {
 	Apps     *Apps
 	Accounts *Accounts
 	Jobs     *Jobs
+	Trail    *Trail
 
 	node  *Node
 	log   *slog.Logger
@@ -63,6 +64,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	}
 	m.acts = &acts{m: m}
 	m.Jobs = newJobs(m)
+	m.Trail = newTrail(m)
 	m.Slots = newSlots(m)
 	m.Keys = newKeys(m)
 	m.Apps = &Apps{m: m}
@@ -174,6 +176,7 @@ func (m *Member) run() {
 		m.Keys.watch,     // which keys are there
 		m.Sync.resume,    // imports that were interrupted
 		m.acts.flush,     // audit entries from a time without quorum
+		m.Trail.watch,    // checks and signs the audit trail
 	} {
 		m.tasks.Go(func() { loop(ctx) })
 	}
@@ -181,6 +184,7 @@ func (m *Member) run() {
 
 // close ends the member: first its own work, then the connections, then the state.
 func (m *Member) close() {
+	m.Trail.signLast()
 	m.stop()
 	m.Jobs.close()
 	m.Cluster.Close() // a leader hands over while the link is still there

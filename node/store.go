@@ -24,6 +24,7 @@ var (
 	bucketOutbox   = []byte("outbox")   // acts done without a quorum, to be replicated later
 	bucketJobs     = []byte("jobs")     // job id -> Job, once it has ended
 	bucketModules  = []byte("modules")  // module name -> self-test
+	bucketTrail    = []byte("trail")    // this node's last signature under the audit trail
 	bucketStart    = []byte("start")    // the one-time code of the first start
 )
 
@@ -42,7 +43,7 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketStart} {
+		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketTrail, bucketStart} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
