@@ -1,32 +1,47 @@
 package cluster
 
 import (
+	"regexp"
 	"slices"
 	"time"
 )
 
 // App is a program that uses slots.
 type App struct {
-	Name    string         `json:"name"`
-	Slots   []string       `json:"slots"`          // labels
-	Nodes   []string       `json:"nodes"`          // where it runs; empty: everywhere
-	Restart Restart        `json:"restart"`        // how it is restarted when its keys change
-	Runs    map[string]Run `json:"runs,omitempty"` // last restart, by node
+	Name     string         `json:"name"`
+	Slots    []string       `json:"slots"`             // labels
+	Nodes    []string       `json:"nodes"`             // where it runs; empty: everywhere
+	After    []string       `json:"after,omitempty"`   // applications that must be up before it
+	Restart  Restart        `json:"restart"`           // how it is restarted when its keys change
+	Delivery Delivery       `json:"delivery,omitzero"` // how it gets the codes of its slots
+	Runs     map[string]Run `json:"runs,omitempty"`    // last restart, by node
 }
 
+// On tells whether the application runs on a node.
+func (a App) On(node string) bool { return len(a.Nodes) == 0 || slices.Contains(a.Nodes, node) }
+
 // Restart is how a node restarts an application. Target names something that root put on the node: the
-// file name of a command in the node's restart directory, or a systemd unit. It is never a path or a
-// command line.
+// file name of a command in the node's restart directory, a systemd unit, or an address that the node's
+// configuration knows by a name. It is never a path, a command line or a URL.
 type Restart struct {
-	Kind   string `json:"kind"` // RestartNone, RestartCommand or RestartSystemd
+	Kind   string `json:"kind"` // one of the ways below
 	Target string `json:"target,omitempty"`
 }
 
 // Ways to restart an application.
 const (
-	RestartNone    = "none"
-	RestartCommand = "command"
-	RestartSystemd = "systemd"
+	RestartNone       = "none"
+	RestartCommand    = "command"
+	RestartSystemd    = "systemd"
+	RestartKubernetes = "kubernetes" // target: "cluster:namespace/kind/name"
+	RestartWebhook    = "webhook"
+)
+
+var (
+	commandPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
+	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,127}$`)
+	// A namespace is a DNS label, the name of a workload a DNS subdomain (Kubernetes, "Object Names and IDs").
+	kubernetesPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 )
 
 func (r Restart) validate() error {
@@ -37,18 +52,28 @@ func (r Restart) validate() error {
 	case RestartSystemd:
 		return checkMatch("systemd unit", r.Target, unitPattern,
 			"use letters, digits and _.:@-, not starting with a dot or hyphen")
+	case RestartKubernetes:
+		return checkMatch("Kubernetes workload", r.Target, kubernetesPattern,
+			"use CLUSTER:NAMESPACE/KIND/NAME, where CLUSTER is a name in the node's configuration and KIND is deployment, statefulset or daemonset")
+	case RestartWebhook:
+		return checkMatch("webhook", r.Target, namePattern, "use the name of a [[webhook]] in the node's configuration: letters a-z, digits and hyphens")
 	}
 	if r.Target != "" {
 		return errorf(Invalid, "a restart of the kind %q takes no target", clip(r.Kind))
 	}
-	return checkOneOf("kind of restart", r.Kind, RestartNone, RestartCommand, RestartSystemd)
+	return checkOneOf("kind of restart", r.Kind, RestartNone, RestartCommand, RestartSystemd, RestartKubernetes, RestartWebhook)
 }
 
 // Run is what came of restarting an application on one node.
 type Run struct {
 	Time   time.Time `json:"time"`
 	OK     bool      `json:"ok"`
-	Detail string    `json:"detail,omitempty"`
+	Detail string    `json:"detail,omitempty"` // why not
+	Reason string    `json:"reason,omitempty"` // why it was restarted
+	Did    string    `json:"did,omitempty"`    // what was tried: "systemd unit ejbca.service"
+	Took   int       `json:"took,omitempty"`   // milliseconds
+	Try    int       `json:"try,omitempty"`    // which try it was, from 1; 0: it was not tried
+	Tries  int       `json:"tries,omitempty"`  // how many there are at most
 }
 
 // PutApp makes an application, or changes one.
@@ -57,7 +82,7 @@ type PutApp struct {
 }
 
 func (c *PutApp) Kind() string               { return "app.put" }
-func (c *PutApp) describe() (string, string) { return "app/" + c.App.Name, "" }
+func (c *PutApp) describe() (string, string) { return "app/" + c.App.Name, c.App.Delivery.describe() }
 
 func (c *PutApp) validate() error {
 	a := &c.App
@@ -72,7 +97,8 @@ func (c *PutApp) validate() error {
 			return errorf(Invalid, "application %q names slot %q twice", a.Name, label)
 		}
 	}
-	return check(checkName("application name", a.Name), checkNames("the application", a.Nodes, maxNodes), a.Restart.validate())
+	return check(checkName("application name", a.Name), checkNames("the application", a.Nodes, maxNodes), a.Restart.validate(),
+		a.Delivery.validate(a.Restart), a.validateAfter())
 }
 
 func (c *PutApp) apply(s *State, m Meta) error {
@@ -91,6 +117,10 @@ func (c *PutApp) apply(s *State, m Meta) error {
 			return err
 		}
 	}
+	if err := s.checkAfter(a); err != nil {
+		return err
+	}
+	a.Delivery = a.Delivery.filled()
 	a.Runs = old.Runs
 	s.Apps = with(s.Apps, a.Name, a)
 	return nil
@@ -109,22 +139,30 @@ func (c *RemoveApp) apply(s *State, m Meta) error {
 	if _, ok := s.Apps[c.Name]; !ok {
 		return errorf(NotFound, "there is no application %q", c.Name)
 	}
+	for _, name := range sorted(s.Apps) {
+		if slices.Contains(s.Apps[name].After, c.Name) {
+			return errorf(Conflict, "application %q starts after %q: change that one first", name, c.Name)
+		}
+	}
 	s.Apps = without(s.Apps, c.Name)
 	return nil
 }
 
-// ReportRun is a node's word on how a restart of an application went.
+// ReportRun is a node's word on how a restart of an application went. The audit trail has it already, as
+// the end of the act.
 type ReportRun struct {
-	App    string `json:"app"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"`
+	App string `json:"app"`
+	Run        // Time is set when it is applied
 }
 
 func (c *ReportRun) Kind() string               { return "app.run" }
-func (c *ReportRun) describe() (string, string) { return "app/" + c.App, c.Detail }
+func (c *ReportRun) describe() (string, string) { return "app/" + c.App, c.Run.Detail }
 
 func (c *ReportRun) validate() error {
-	return check(checkName("application name", c.App), checkText("detail", c.Detail, maxText))
+	r := &c.Run
+	return check(checkName("application name", c.App), checkText("detail", r.Detail, maxText), checkText("reason", r.Reason, maxText),
+		checkText("what was tried", r.Did, maxText), checkRange("the duration", r.Took, 0, maxRunTook),
+		checkRange("the number of tries", r.Tries, 0, maxRunTries), checkRange("the try", r.Try, 0, r.Tries))
 }
 
 func (c *ReportRun) apply(s *State, m Meta) error {
@@ -132,12 +170,9 @@ func (c *ReportRun) apply(s *State, m Meta) error {
 	if !ok {
 		return errorf(NotFound, "there is no application %q", c.App)
 	}
-	a.Runs = with(a.Runs, m.Node, Run{Time: m.Time, OK: c.OK, Detail: c.Detail})
+	r := c.Run
+	r.Time = m.Time
+	a.Runs = with(a.Runs, m.Node, r)
 	s.Apps = with(s.Apps, c.App, a)
-	result := Done
-	if !c.OK {
-		result = Failed
-	}
-	s.record(m, Entry{Act: c.Kind(), Object: "app/" + c.App, Result: result, Detail: c.Detail})
 	return nil
 }

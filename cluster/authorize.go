@@ -56,7 +56,7 @@ const (
 	MayManageKeys     Permission = "keys.manage"     // make and destroy keys
 	MaySynchronize    Permission = "keys.sync"       // make and import packages; nodes do so by themselves
 	MayManageApps     Permission = "apps.manage"     // say which applications there are
-	MayRestartApps    Permission = "apps.restart"    // restart one
+	MayRestartApps    Permission = "apps.restart"    // restart one, with the codes it gets; nodes do so by themselves
 	MayView           Permission = "view"            // look at everything
 	MayExportAudit    Permission = "audit.export"    // take the audit trail away
 	MayKeepAccount    Permission = "account.own"     // change one's own password
@@ -96,7 +96,7 @@ var grants = map[Permission]grant{
 	MayManageKeys:     {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true},
 	MaySynchronize:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true, node: true},
 	MayManageApps:     {since: 1, roles: []string{CryptoOfficer}, console: true},
-	MayRestartApps:    {since: 1, roles: users, console: true},
+	MayRestartApps:    {since: 1, roles: users, console: true, node: true},
 	MayView:           {since: 1, roles: Roles(), console: true},
 	MayExportAudit:    {since: 1, roles: []string{SecurityOfficer, Auditor}, console: true},
 	MayKeepAccount:    {since: 1, everyone: true},

@@ -21,8 +21,6 @@ var (
 	tokenPattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:+/=._-]{0,127}$`)
 	hashPattern    = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	hexPattern     = regexp.MustCompile(`^([0-9a-f]{2})*$`)
-	commandPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
-	unitPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,127}$`)
 	argon2Pattern  = regexp.MustCompile(`^\$argon2id\$v=19\$m=[0-9]+,t=[0-9]+,p=[0-9]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$`)
 )
 

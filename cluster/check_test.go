@@ -35,6 +35,7 @@ func TestValidate(t *testing.T) {
 		return &PutApp{App: a}
 	}
 	restart := func(kind, target string) *PutApp { return app(func(a *App) { a.Restart = Restart{kind, target} }) }
+	deliver := func(d Delivery) *PutApp { return app(func(a *App) { a.Delivery = d }) }
 	for name, cmd := range map[string]Command{
 		"cluster id":               &CreateCluster{ID: "C 1", Name: "x", Owner: identityOf("owner").Raw, Node: testNode("node1")},
 		"cluster without a name":   &CreateCluster{ID: "c1", Owner: identityOf("owner").Raw, Node: testNode("node1")},
@@ -136,7 +137,30 @@ func TestValidate(t *testing.T) {
 		"restart with an option":   restart(RestartSystemd, "--help"),
 		"restart of a dot file":    restart(RestartCommand, ".profile"),
 		"restart with a line end":  restart(RestartCommand, "ok\n"),
-		"run detail":               &ReportRun{App: "ejbca", Detail: long},
+		"restart of a dotted hook": restart(RestartWebhook, "a.b"),
+		"restart by a URL":         restart(RestartWebhook, "https://example.com"),
+		"workload without a kind":  restart(RestartKubernetes, "prod:pki/ejbca"),
+		"workload of a bad kind":   restart(RestartKubernetes, "prod:pki/secret/ejbca"),
+		"workload with a path":     restart(RestartKubernetes, "prod:pki/deployment/../x"),
+		"workload with a query":    restart(RestartKubernetes, "prod:pki/deployment/a?b"),
+		"delivery kind":            deliver(Delivery{Kind: "environment"}),
+		"delivery mode":            deliver(Delivery{Kind: DeliverFile, Mode: "0444"}),
+		"delivery owner":           deliver(Delivery{Kind: DeliverFile, Owner: "../root"}),
+		"delivery group":           deliver(Delivery{Kind: DeliverFile, Group: "a b"}),
+		"delivery owner on stdin": app(func(a *App) {
+			a.Restart, a.Delivery = Restart{RestartCommand, "x"}, Delivery{Kind: DeliverStdin, Owner: "root"}
+		}),
+		"delivery to a unit":       deliver(Delivery{Kind: DeliverStdin}),
+		"manual code undelivered":  deliver(Delivery{Kind: DeliverNone, Manual: true}),
+		"mode without delivery":    deliver(Delivery{Mode: ModeOwner}),
+		"after itself":             app(func(a *App) { a.After = []string{"ejbca"} }),
+		"after one twice":          app(func(a *App) { a.After = []string{"b", "b"} }),
+		"after a bad name":         app(func(a *App) { a.After = []string{"B"} }),
+		"after many":               app(func(a *App) { a.After = make([]string, maxAfter+1) }),
+		"run reason":               &ReportRun{App: "ejbca", Run: Run{Reason: long}},
+		"run of a day and more":    &ReportRun{App: "ejbca", Run: Run{Took: maxRunTook + 1}},
+		"run try 5 of 4":           &ReportRun{App: "ejbca", Run: Run{Try: 5, Tries: 4}},
+		"run detail":               &ReportRun{App: "ejbca", Run: Run{Detail: long}},
 		"act id":                   &BeginAct{Act: "a", Object: "o", Permission: MayView},
 		"act without an object":    &BeginAct{ID: "x", Act: "a", Permission: MayView},
 		"act by a node's right":    &BeginAct{ID: "x", Act: "a", Object: "o", Permission: MayReport},

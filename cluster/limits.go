@@ -58,6 +58,15 @@ const (
 	// maxFullName bounds a person's name: a line in a table.
 	maxFullName = 100
 
+	// maxAfter bounds the applications that one waits for. Where more are named, one that comes last will do.
+	maxAfter = 20
+
+	// maxRunTook bounds the milliseconds that a restart is said to have taken: a day.
+	maxRunTook = 24 * 60 * 60 * 1000
+
+	// maxRunTries bounds how often a restart is said to be tried.
+	maxRunTries = 100
+
 	// maxActs bounds acts that have begun and not ended. A node that crashed may leave some behind.
 	maxActs = 1000
 

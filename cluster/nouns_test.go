@@ -115,7 +115,7 @@ func TestRemoveNode(t *testing.T) {
 	s := play(t, new(State), history()...)
 	s = play(t, s,
 		step{"node2", anna, &BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}},
-		step{"node2", daemon2, &ReportRun{App: "ejbca"}},
+		step{"node2", daemon2, &ReportRun{App: "ejbca", Run: Run{OK: true}}},
 		step{"node1", anna, &RemoveNode{Node: "node2"}})
 	if got := sorted(s.Nodes); !slices.Equal(got, []string{"node1", "node3"}) {
 		t.Errorf("nodes are %v", got)
@@ -243,6 +243,37 @@ func TestPutApp(t *testing.T) {
 	s = play(t, s, step{"node1", anna, &PutApp{App: app}})
 	if got := s.Apps["ejbca"]; !got.Runs["node1"].OK || got.Restart != app.Restart {
 		t.Errorf("app %+v", got)
+	}
+}
+
+// Applications start one after the other; an order that cannot be kept is refused.
+func TestAppOrder(t *testing.T) {
+	app := func(name string, after ...string) step {
+		return step{"node1", anna, &PutApp{App: App{Name: name, After: after, Restart: Restart{Kind: RestartNone}}}}
+	}
+	s := play(t, new(State), append(founding(), app("a"), app("b", "a"), app("c", "a", "b"))...)
+	_, err := try(t, s, app("d", "e"))
+	wantCode(t, err, NotFound)
+	for _, circle := range []step{app("a", "b"), app("a", "c"), app("b", "a", "c")} {
+		_, err := try(t, s, circle)
+		wantCode(t, err, Conflict)
+	}
+	_, err = try(t, s, step{"node1", anna, &RemoveApp{Name: "b"}})
+	wantCode(t, err, Conflict)
+	play(t, s, app("c", "a"), step{"node1", anna, &RemoveApp{Name: "b"}})
+}
+
+// What a delivery leaves out is filled in where it is applied, the same on every node.
+func TestDeliveryDefaults(t *testing.T) {
+	for _, c := range []struct{ give, want Delivery }{
+		{Delivery{}, Delivery{Kind: DeliverNone}},
+		{Delivery{Kind: DeliverFile}, Delivery{Kind: DeliverFile, Mode: ModeOwner}},
+		{Delivery{Kind: DeliverFile, Mode: ModeGroup, Group: "33"}, Delivery{Kind: DeliverFile, Mode: ModeGroup, Group: "33"}},
+	} {
+		s := play(t, new(State), append(founding(), step{"node1", anna, &PutApp{App: App{Name: "a", Restart: Restart{Kind: RestartNone}, Delivery: c.give}}})...)
+		if got := s.Apps["a"].Delivery; got != c.want {
+			t.Errorf("%+v became %+v, want %+v", c.give, got, c.want)
+		}
 	}
 }
 

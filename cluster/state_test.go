@@ -101,6 +101,7 @@ func TestStatesAreImmutable(t *testing.T) {
 		step{"node1", anna, &RemoveNode{Node: "node3"}},
 		step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1"}},
 		step{"node1", anna, &RemoveApp{Name: "ejbca"}},
+		step{"node1", anna, &RemoveApp{Name: "database"}},
 	)
 	if len(s.Slots) != 0 || len(s.Keys) != 0 || len(s.Trust) != 0 || len(s.Apps) != 0 {
 		t.Errorf("removal left something behind: %+v", s)

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"fmt"
@@ -110,6 +111,14 @@ func (t *Token) TryCode(ctx context.Context, code []byte) error {
 	defer clear(sent)
 	_, err = call[Empty](ctx, l, OpLogin, CodeArgs{t.Serial, sent}, codeDeadline)
 	return err
+}
+
+// Code is a copy of the code that the token was opened with and is held open by. The caller clears it.
+func (t *Token) Code() (code []byte, held bool) {
+	t.module.mu.Lock()
+	defer t.module.mu.Unlock()
+	h, held := t.module.held[t.Serial]
+	return bytes.Clone(h), held
 }
 
 // Logout closes the token for this program. Other programs' sessions are their own.

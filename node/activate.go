@@ -104,6 +104,7 @@ func (s *Slots) set(t *seat, state cluster.SeatState, reason string, open bool, 
 	s.mu.Unlock()
 	s.nudge()
 	s.m.Keys.nudge()
+	s.m.Apps.nudge()
 }
 
 // receiverLife is how long a statement of receiver keys is good; it is renewed at half of it.
@@ -177,6 +178,7 @@ func (s *Slots) moduleChanged(module string, e hsm.Event) {
 		}
 	}
 	s.nudge()
+	s.m.Apps.nudge()
 }
 
 // activate opens generated slots, finishes interrupted changes of codes, and tells the cluster the state

@@ -1,32 +1,46 @@
 package node
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 )
 
-// Apps are the programs that use slots, and how they are restarted when their keys change.
-type Apps struct{ m *Member }
+// Apps are the programs that use slots: how they are restarted when their keys change, and how they get
+// the codes of their slots.
+type Apps struct {
+	m        *Member
+	runner   *runner
+	codes    *codeFiles
+	delivery delivery
+	wake     chan struct{} // a slot was opened or closed
+
+	mu         sync.Mutex
+	seen       map[string]bool // application -> it waited for something when it was last looked at
+	unreported map[string]*cluster.ReportRun
+}
 
 // RestartResult is what came of restarting one application on this node.
 type RestartResult struct {
-	App    string `json:"application"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"`
+	App    string    `json:"application"`
+	OK     bool      `json:"ok"`
+	Detail string    `json:"detail,omitempty"`
+	Again  time.Time `json:"again,omitzero"` // when it is tried again by itself
 }
 
-// restartLimit is how long a restart may take.
-const restartLimit = 90 * time.Second
+func newApps(m *Member) *Apps {
+	a := &Apps{m: m, runner: newRunner(), codes: newCodeFiles(m.node.cfg.CodesDir, m.Name()), wake: make(chan struct{}, 1),
+		seen: map[string]bool{}, unreported: map[string]*cluster.ReportRun{}}
+	r := a.runner
+	r.apps, r.waits, r.run, r.tell, r.self = a.here, a.waits, a.restart, a.report, m.self()
+	return a
+}
 
 // Put makes an application, or changes one.
 func (a *Apps) Put(ctx context.Context, actor cluster.Actor, app cluster.App) error {
@@ -56,127 +70,190 @@ func (a *Apps) codeChanged(context.Context, string) {}
 // using names the applications of this node that use a slot and can be restarted.
 func (a *Apps) using(slot string) []string {
 	names := []string{}
-	for _, app := range a.List() {
-		here := len(app.Nodes) == 0 || slices.Contains(app.Nodes, a.m.Name())
-		if here && slices.Contains(app.Slots, slot) && app.Restart.Kind != cluster.RestartNone {
-			names = append(names, app.Name)
+	for name, app := range a.here() {
+		if slices.Contains(app.Slots, slot) && app.Restart.Kind != cluster.RestartNone {
+			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
-// Restart restarts one application on this node because somebody asked for it.
+// Restart restarts one application on this node because somebody asked for it. It does so also where the
+// application waits for something: whoever asks may know better. A restart that fails is tried again.
 func (a *Apps) Restart(ctx context.Context, actor cluster.Actor, name string) (RestartResult, error) {
 	app, ok := a.m.State().Apps[name]
-	if !ok {
+	switch {
+	case !ok:
 		return RestartResult{}, refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no application %q", name)}}
+	case app.Restart.Kind == cluster.RestartNone:
+		return RestartResult{}, refuse("application %q has no way to be restarted: set one first", name)
+	case !app.On(a.m.Name()):
+		return RestartResult{}, refuse("application %q does not run on node %s", name, a.m.Name())
 	}
-	if app.Restart.Kind == cluster.RestartNone {
-		return RestartResult{}, refuse("application %q has no way to be restarted: set a command or a systemd unit", name)
+	r, err := a.runner.force(ctx, actor, name, "asked for by "+actor.String())
+	r.Again = a.runner.next(name)
+	if r.Detail != "" {
+		err = fmt.Errorf("application %q was not restarted: %w", name, err)
 	}
-	var r RestartResult
-	err := a.m.acts.do(ctx, act{actor, cluster.MayRestartApps, "app.restart", "app/" + name, "node " + a.m.Name()}, func() error {
-		r = a.restart(ctx, app)
-		if !r.OK {
-			return fmt.Errorf("application %q was not restarted: %s", name, r.Detail)
-		}
-		return nil
-	})
 	return r, err
 }
 
 // restartUsers restarts the applications of this node that use a slot, after keys came into it.
 func (a *Apps) restartUsers(ctx context.Context, slot string, pr *progress) []RestartResult {
-	results := []RestartResult{}
-	for _, name := range a.using(slot) {
-		r := a.restart(ctx, a.m.State().Apps[name])
+	results := a.runner.now(ctx, "keys came into slot "+slot, a.using(slot))
+	for i, r := range results {
+		results[i].Again = a.runner.next(r.App)
 		if r.OK {
-			pr.say("application %s was restarted", name)
+			pr.say("application %s was restarted", r.App)
 		} else {
-			pr.say("application %s was not restarted: %s", name, r.Detail)
+			pr.say("application %s was not restarted: %s", r.App, r.Detail)
 		}
-		results = append(results, r)
 	}
 	return results
 }
 
-// restart runs the restart of an application and tells the cluster what came of it.
-func (a *Apps) restart(ctx context.Context, app cluster.App) RestartResult {
-	ctx, cancel := context.WithTimeout(ctx, restartLimit)
-	defer cancel()
-	r := RestartResult{App: app.Name}
-	cmd, err := a.command(ctx, app.Restart)
-	if err == nil {
-		err = runQuietly(cmd)
-	}
-	if r.OK = err == nil; !r.OK {
-		r.Detail = line(err.Error())
-	}
-	if _, err := a.m.Cluster.Apply(ctx, &cluster.ReportRun{App: app.Name, OK: r.OK, Detail: r.Detail}, a.m.self()); err != nil {
-		a.m.log.Warn("the cluster does not know of a restart", "application", app.Name, "error", err)
-	}
-	return r
-}
-
-// command builds the command of a restart. A browser never says what is executed: it names a file that
-// root has put into the node's restart directory, or a systemd unit.
-func (a *Apps) command(ctx context.Context, r cluster.Restart) (*exec.Cmd, error) {
-	switch r.Kind {
-	case cluster.RestartSystemd:
-		return exec.CommandContext(ctx, "systemctl", "restart", "--", r.Target), nil
-	case cluster.RestartCommand:
-		path := filepath.Join(a.m.node.cfg.RestartDir, filepath.Base(r.Target))
-		if a.m.node.cfg.RestartDir == "" {
-			return nil, fmt.Errorf("the configuration of node %s names no restart directory (restart_dir)", a.m.Name())
+// codeChanged is called after the code of a slot was changed: where codes are delivered, the application
+// gets the new one and is restarted.
+func (a *Apps) codeChanged(slot string) {
+	a.nudge()
+	var names []string
+	apps := a.here()
+	for _, name := range a.using(slot) {
+		if apps[name].Delivery.Delivers() {
+			names = append(names, name)
 		}
-		if err := safeProgram(path); err != nil {
-			return nil, err
+	}
+	a.runner.ask("the code of slot "+slot+" was changed", names...)
+}
+
+// nudge is called when a slot was opened or closed.
+func (a *Apps) nudge() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// follow delivers codes, and restarts applications whose slots have been opened.
+func (a *Apps) follow(ctx context.Context) {
+	for {
+		s, changed := a.m.Cluster.Watch()
+		if s.Cluster.ID != "" { // before, there are no applications yet
+			a.deliver(ctx)
+			a.opened()
+			a.reportAll(ctx)
 		}
-		return exec.CommandContext(ctx, path), nil
+		select {
+		case <-changed:
+		case <-a.wake:
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return
+		}
 	}
-	return nil, fmt.Errorf("there is no restart of the kind %q", r.Kind)
 }
 
-// safeProgram refuses files that others than root and the daemon's own user could have put there.
-func safeProgram(path string) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return fmt.Errorf("the restart command %s is not there", path)
+// opened asks for the restart of applications that have waited for a slot until now. Applications that
+// this node knows from before its start have waited since then; new ones have not.
+func (a *Apps) opened() {
+	apps := a.here()
+	var names, again []string
+	for name, app := range apps {
+		waiting := a.waits(name) != ""
+		waited, seen := a.seen[name]
+		known := seen
+		if !seen {
+			_, err := get[appRecord](a.m.node.store, bucketApps, name)
+			known = err == nil
+			waited = known && len(app.Slots) > 0
+		}
+		if !known {
+			if err := a.m.node.store.put(bucketApps, name, appRecord{}); err != nil {
+				a.m.log.Error("an application cannot be stored", "application", name, "error", err)
+			}
+		}
+		a.seen[name] = waiting
+		if run := app.Runs[a.m.Name()]; !waiting && waited {
+			names = append(names, name)
+		} else if !waiting && known && !seen && !run.OK && run.Try > 0 && run.Try < run.Tries {
+			again = append(again, name)
+		}
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
-		return fmt.Errorf("the restart command %s is no executable file", path)
-	case info.Mode()&0o022 != 0:
-		return fmt.Errorf("the restart command %s can be changed by others than its owner; run chmod go-w on it", path)
-	case !ok || st.Uid != 0 && int(st.Uid) != os.Getuid():
-		return fmt.Errorf("the restart command %s belongs to neither root nor the user that keyferry runs as", path)
+	a.forget(apps)
+	if len(names) > 0 {
+		a.runner.ask("its slots are open", names...)
 	}
-	return nil
+	if len(again) > 0 {
+		a.runner.ask("its last restart failed before this node was stopped", again...)
+	}
 }
 
-// runQuietly runs a command and keeps the end of what it prints for the case that it fails.
-func runQuietly(cmd *exec.Cmd) error {
-	out := &tail{}
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.WaitDelay = 2 * time.Second // a daemon that it starts may keep its output open
-	err := cmd.Run()
-	if err == nil || cmd.ProcessState != nil && cmd.ProcessState.Success() {
-		return nil
+// An appRecord marks an application that this node knows. It has nothing to say besides.
+type appRecord struct{}
+
+// forget drops what is remembered of applications that are gone.
+func (a *Apps) forget(apps map[string]cluster.App) {
+	for name := range a.seen {
+		if _, ok := apps[name]; ok {
+			continue
+		}
+		delete(a.seen, name)
+		if err := a.m.node.store.drop(bucketApps, name); err != nil {
+			a.m.log.Error("an application cannot be forgotten", "application", name, "error", err)
+		}
 	}
-	if last := bytes.TrimSpace(out.b); len(last) > 0 {
-		return fmt.Errorf("%w: %s", err, last)
-	}
-	return err
 }
 
-// tail keeps the last bytes written to it.
-type tail struct{ b []byte }
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.b = append(t.b, b...)
-	if over := len(t.b) - 300; over > 0 {
-		t.b = t.b[over:]
+// restart restarts an application, between the two records of an act, and tells the cluster what came of it.
+func (a *Apps) restart(ctx context.Context, app cluster.App, actor cluster.Actor, run cluster.Run) (tried bool, err error) {
+	detail := fmt.Sprintf("node %s: %s; try %d of %d", a.m.Name(), run.Reason, run.Try, run.Tries)
+	err = a.m.acts.doLocally(ctx, act{actor, cluster.MayRestartApps, "app.restart", "app/" + app.Name, detail}, func() error {
+		tried = true
+		began := time.Now()
+		run.Did = restartWord(app.Restart)
+		err := a.restartBy(ctx, app, run.Reason)
+		run.Took = int(min(time.Since(began), 24*time.Hour).Milliseconds())
+		if run.OK = err == nil; !run.OK {
+			run.Detail = line(err.Error())
+		}
+		return err
+	})
+	if !tried {
+		run.Detail = line(err.Error())
+		a.m.log.Error("an application was not restarted", "application", app.Name, "error", err)
 	}
-	return len(b), nil
+	if tried || actor == a.m.self() {
+		a.report(ctx, app.Name, run)
+	}
+	return tried, err
+}
+
+// report tells the cluster how a restart went, now or once there is a quorum.
+func (a *Apps) report(ctx context.Context, app string, run cluster.Run) {
+	a.mu.Lock()
+	a.unreported[app] = &cluster.ReportRun{App: app, Run: run}
+	a.mu.Unlock()
+	a.reportAll(ctx)
+}
+
+func (a *Apps) reportAll(ctx context.Context) {
+	if !a.m.Cluster.Status().Quorum {
+		return
+	}
+	a.mu.Lock()
+	left := maps.Clone(a.unreported)
+	a.mu.Unlock()
+	for name, c := range left {
+		_, err := a.m.Cluster.Apply(ctx, c, a.m.self())
+		if err != nil && !errors.Is(err, cluster.NotFound) {
+			a.m.log.Warn("the cluster does not know of a restart yet", "application", name, "error", err)
+			continue
+		}
+		a.mu.Lock()
+		if a.unreported[name] == c {
+			delete(a.unreported, name)
+		}
+		a.mu.Unlock()
+	}
 }

@@ -67,7 +67,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Trail = newTrail(m)
 	m.Slots = newSlots(m)
 	m.Keys = newKeys(m)
-	m.Apps = &Apps{m: m}
+	m.Apps = newApps(m)
 	m.Sync = newSync(m)
 	m.Accounts = newAccounts(m)
 	if rec.Complete {
@@ -177,6 +177,8 @@ func (m *Member) run() {
 		m.Sync.resume,    // imports that were interrupted
 		m.acts.flush,     // audit entries from a time without quorum
 		m.Trail.watch,    // checks and signs the audit trail
+		m.Apps.follow,    // codes for applications, and what waits for slots
+		m.Apps.runner.loop,
 	} {
 		m.tasks.Go(func() { loop(ctx) })
 	}

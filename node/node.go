@@ -29,6 +29,9 @@ type Config struct {
 	Modules     []ModuleConfig
 	AdminModule string // which module holds the admin token; the first one when empty
 	RestartDir  string // commands that restart applications
+	CodesDir    string // codes for applications; on a file system in memory
+	Kubernetes  []KubernetesConfig
+	Webhooks    []WebhookConfig
 
 	Command []string // how HSM workers are started; see hsm.Config
 	Log     *slog.Logger
@@ -43,6 +46,21 @@ type ModuleConfig struct {
 	Path     string
 	Env      map[string]string
 	InitArgs string
+}
+
+// KubernetesConfig is a cluster of Kubernetes whose workloads can be restarted.
+type KubernetesConfig struct {
+	Name      string
+	Server    string // https URL of its API
+	CAFile    string // certificates to verify it by, PEM; the system's when empty
+	TokenFile string // bearer token; read anew each time, since tokens of service accounts are renewed
+}
+
+// WebhookConfig is an address that is told when an application is to be restarted.
+type WebhookConfig struct {
+	Name   string
+	URL    string // https
+	CAFile string // certificates to verify it by, PEM; the system's when empty
 }
 
 // Node is one appliance with its HSM.

@@ -25,6 +25,7 @@ var (
 	bucketJobs     = []byte("jobs")     // job id -> Job, once it has ended
 	bucketModules  = []byte("modules")  // module name -> self-test
 	bucketTrail    = []byte("trail")    // this node's last signature under the audit trail
+	bucketApps     = []byte("apps")     // application -> appRecord
 	bucketStart    = []byte("start")    // the one-time code of the first start
 )
 
@@ -43,7 +44,7 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketTrail, bucketStart} {
+		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketApps, bucketTrail, bucketStart} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}

@@ -23,6 +23,7 @@ type config struct {
 	DataDir    string `toml:"data_dir" comment:"where the node keeps its own data"`
 	Socket     string `toml:"socket" comment:"Unix socket for the command line"`
 	RestartDir string `toml:"restart_dir,omitempty" comment:"commands that restart applications; only root should be able to write here"`
+	CodesDir   string `toml:"codes_dir,omitempty" comment:"codes for applications that get them in files; on a tmpfs or ramfs, for this node alone"`
 	LogLevel   string `toml:"log_level,omitempty" comment:"debug, info, warn or error"`
 
 	Peer struct {
@@ -33,8 +34,10 @@ type config struct {
 		Listen string `toml:"listen" comment:"host:port of the console"`
 		URL    string `toml:"url" comment:"https URL of the console"`
 	} `toml:"webconf"`
-	Modules     []moduleConfig `toml:"module"`
-	AdminModule string         `toml:"admin_module,omitempty" comment:"which module holds the node's identity; the first one when empty"`
+	Modules     []moduleConfig     `toml:"module"`
+	Kubernetes  []kubernetesConfig `toml:"kubernetes,omitempty"`
+	Webhooks    []webhookConfig    `toml:"webhook,omitempty"`
+	AdminModule string             `toml:"admin_module,omitempty" comment:"which module holds the node's identity; the first one when empty"`
 }
 
 type moduleConfig struct {
@@ -42,6 +45,21 @@ type moduleConfig struct {
 	Path     string            `toml:"path"`
 	Env      map[string]string `toml:"env,omitempty"`
 	InitArgs string            `toml:"init_args,omitempty"`
+}
+
+// kubernetesConfig is a Kubernetes whose workloads may be restarted.
+type kubernetesConfig struct {
+	Name      string `toml:"name" comment:"as applications name it"`
+	Server    string `toml:"server" comment:"https URL of the API"`
+	CAFile    string `toml:"ca_file,omitempty" comment:"certificates to verify it by; the system's when missing"`
+	TokenFile string `toml:"token_file" comment:"bearer token"`
+}
+
+// webhookConfig is an address that is told when an application is to be restarted.
+type webhookConfig struct {
+	Name   string `toml:"name" comment:"as applications name it"`
+	URL    string `toml:"url" comment:"https"`
+	CAFile string `toml:"ca_file,omitempty" comment:"certificates to verify it by; the system's when missing"`
 }
 
 func readConfig(path string) (config, error) {
@@ -71,7 +89,8 @@ func (c *config) check() error {
 		return err
 	}
 	c.Socket = cmp.Or(c.Socket, defaultSocket)
-	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}} {
+	c.CodesDir = cmp.Or(c.CodesDir, defaultCodes)
+	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}, {"codes_dir", c.CodesDir}} {
 		if p.path == "" && p.what != "restart_dir" {
 			return fmt.Errorf("%s is missing", p.what)
 		}
@@ -100,20 +119,70 @@ func (c *config) check() error {
 		}
 		seen[m.Name] = true
 	}
+	if err := c.checkOutward(); err != nil {
+		return err
+	}
 	if c.AdminModule != "" && !seen[c.AdminModule] {
 		return fmt.Errorf("admin_module %q is not one of the modules", c.AdminModule)
 	}
 	return nil
 }
 
+// checkOutward checks what the daemon calls to have applications restarted.
+func (c *config) checkOutward() error {
+	seen := map[string]bool{}
+	named := func(kind, name, address string, files ...string) error {
+		if err := cluster.CheckNodeName(name); err != nil {
+			return fmt.Errorf("the name of a %s: %w", kind, err)
+		}
+		if seen[kind+name] {
+			return fmt.Errorf("there are two of %s %q", kind, name)
+		}
+		seen[kind+name] = true
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return fmt.Errorf("%s %q needs an https URL without a password, not %q", kind, name, address)
+		}
+		for _, f := range files {
+			if f != "" && !filepath.IsAbs(f) {
+				return fmt.Errorf("%s %q: files are named by absolute paths, not %q", kind, name, f)
+			}
+		}
+		return nil
+	}
+	for _, k := range c.Kubernetes {
+		if err := named("[[kubernetes]]", k.Name, k.Server, k.CAFile, k.TokenFile); err != nil {
+			return err
+		}
+		if k.TokenFile == "" {
+			return fmt.Errorf("[[kubernetes]] %q needs a token_file", k.Name)
+		}
+	}
+	for _, w := range c.Webhooks {
+		if err := named("[[webhook]]", w.Name, w.URL, w.CAFile); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// defaultCodes is where codes for applications are. /run is in memory on every system with systemd.
+const defaultCodes = "/run/keyferry/codes"
+
 // node is the configuration as package node takes it.
 func (c *config) node() node.Config {
 	n := node.Config{
 		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
-		WebURL: strings.TrimRight(c.WebConf.URL, "/"), AdminModule: c.AdminModule, RestartDir: c.RestartDir,
+		WebURL: strings.TrimRight(c.WebConf.URL, "/"), AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
 	}
 	for _, m := range c.Modules {
 		n.Modules = append(n.Modules, node.ModuleConfig{Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs})
+	}
+	for _, k := range c.Kubernetes {
+		n.Kubernetes = append(n.Kubernetes, node.KubernetesConfig(k))
+	}
+	for _, w := range c.Webhooks {
+		n.Webhooks = append(n.Webhooks, node.WebhookConfig(w))
 	}
 	return n
 }

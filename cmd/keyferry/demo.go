@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,7 +185,7 @@ func (d *demo) prepareNode(i int, module string) (*demoNode, error) {
 	if err := os.WriteFile(soft, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	c := config{Name: name, DataDir: filepath.Join(n.dir, "data"), Socket: filepath.Join(n.dir, "keyferry.sock"), RestartDir: filepath.Join(n.dir, "restart.d"),
+	c := config{Name: name, DataDir: filepath.Join(n.dir, "data"), Socket: filepath.Join(n.dir, "keyferry.sock"), RestartDir: filepath.Join(n.dir, "restart.d"), CodesDir: demoCodes(n.dir),
 		Modules: []moduleConfig{{Name: "softhsm", Path: module, Env: map[string]string{"SOFTHSM2_CONF": soft}}}}
 	c.WebConf.Listen = fmt.Sprintf("127.0.0.1:%d", d.base+i)
 	c.WebConf.URL = "https://" + c.WebConf.Listen
@@ -196,6 +197,13 @@ func (d *demo) prepareNode(i int, module string) (*demoNode, error) {
 	}
 	n.conf, n.api = c, newClient(c.Socket)
 	return n, os.WriteFile(n.configPath(), b, 0o600)
+}
+
+// demoCodes is a directory in memory for the codes that a node's applications get, told apart from those of
+// other demos by where the demo is.
+func demoCodes(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return fmt.Sprintf("/dev/shm/keyferry-demo-%x", sum[:6])
 }
 
 func (n *demoNode) configPath() string { return filepath.Join(n.dir, "keyferry.toml") }
