@@ -75,7 +75,7 @@ func (s *Slots) comes(label string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.seats[label]
-	return t != nil && t.rec.Mode == cluster.Generated && !t.open && !t.refused && !t.rec.Leaving
+	return t != nil && t.rec.Mode == cluster.Generated && !t.open && !t.rec.Refused && !t.rec.Leaving
 }
 
 // code takes the code of an open slot from where the module holds it. The caller clears it.

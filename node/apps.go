@@ -64,9 +64,6 @@ func (a *Apps) List() []cluster.App {
 	return list
 }
 
-// codeChanged is told that the code of a slot of this node is another one now.
-func (a *Apps) codeChanged(context.Context, string) {}
-
 // using names the applications of this node that use a slot and can be restarted.
 func (a *Apps) using(slot string) []string {
 	names := []string{}
@@ -115,12 +112,12 @@ func (a *Apps) restartUsers(ctx context.Context, slot string, pr *progress) []Re
 
 // codeChanged is called after the code of a slot was changed: where codes are delivered, the application
 // gets the new one and is restarted.
-func (a *Apps) codeChanged(slot string) {
+func (a *Apps) codeChanged(_ context.Context, slot string) {
 	a.nudge()
 	var names []string
 	apps := a.here()
 	for _, name := range a.using(slot) {
-		if apps[name].Delivery.Delivers() {
+		if apps[name].Delivery.Delivers() && a.m.Slots.withheld(apps[name], slot) == "" {
 			names = append(names, name)
 		}
 	}

@@ -197,6 +197,5 @@ func (s *Slots) setCode(ctx context.Context, t *seat, old, code []byte) error {
 	t.changes++
 	t.stale = false
 	s.mu.Unlock()
-	s.m.Apps.codeChanged(rec.Slot)
 	return nil
 }
