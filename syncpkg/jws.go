@@ -23,9 +23,6 @@ const (
 	typeReceipt         = "keyferry-sync-receipt"
 	typeAuditCheckpoint = "keyferry-audit-checkpoint"
 	typeAuditEnd        = "keyferry-audit-end"
-	typePackage         = "keyferry-sync-package"
-	typeReceiverKeys    = "keyferry-receiver-keys"
-	typeReceipt         = "keyferry-sync-receipt"
 	typeWebhook         = "keyferry-webhook"
 )
 
