@@ -100,6 +100,7 @@ func consoleRoutes() []route {
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
 		{get, "/cluster/nodes/:node/identity.jwk", cluster.MayView, identityKey, none},
 		{get, "/audit", cluster.MayView, auditPage, none},
+		{post, "/audit/export", cluster.MayExportAudit, exportAudit, small},
 		{get, "/jobs", cluster.MayView, jobsPage, none},
 		{get, "/jobs/:id", cluster.MayView, jobPage, none},
 	}
@@ -151,5 +152,7 @@ func apiRoutes() []route {
 		{remove, v1 + "/applications/:name", cluster.MayManageApps, apiRemoveApplication, none},
 		{post, v1 + "/applications/:name/restart", cluster.MayRestartApps, apiRestart, small},
 		{get, v1 + "/audit", cluster.MayView, apiAudit, none},
+		{get, v1 + "/audit/status", cluster.MayView, apiAuditStatus, none},
+		{post, v1 + "/audit/export", cluster.MayExportAudit, apiExportAudit, small},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
 	"github.com/spf13/cobra"
 )
@@ -237,28 +236,4 @@ func (a *app) jobsCommand() *cobra.Command {
 			})
 		},
 	})
-}
-
-func (a *app) auditCommand() *cobra.Command {
-	var limit int
-	c := &cobra.Command{
-		Use:   "audit",
-		Short: "Show who did what, when and where, the newest last",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			entries, err := get[[]cluster.Entry](c.Context(), a.client(), fmt.Sprintf("/audit?limit=%d", limit))
-			if err != nil {
-				return err
-			}
-			return a.print(entries, func(row func(...any)) {
-				row("SEQ", "TIME", "NODE", "WHO", "ACT", "OBJECT", "RESULT", "DETAIL")
-				for i := len(entries) - 1; i >= 0; i-- {
-					e := entries[i]
-					row(e.Seq, e.Time.UTC().Format(time.RFC3339), e.Node, e.Actor, e.Act, e.Object, e.Result, e.Detail)
-				}
-			})
-		},
-	}
-	c.Flags().IntVar(&limit, "limit", 100, "how many `entries`")
-	return a.dataFlag(c)
 }
