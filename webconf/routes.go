@@ -50,6 +50,8 @@ func consoleRoutes() []route {
 		{get, "/", cluster.MayView, statusPage, none},
 		{get, "/hsm", cluster.MayView, hsmPage, none},
 		{post, "/hsm/reload", cluster.MayManageSlots, reloadModule, small},
+		{get, "/protection", cluster.MayView, protectionPage, none},
+		{post, "/protection", cluster.MayManageCodes, protect, small},
 		{get, "/coverage", cluster.MayView, coveragePage, none},
 		{get, "/coverage.csv", cluster.MayView, coverageCSV, none},
 		{get, "/coverage/:label/:fingerprint", cluster.MayView, keyPage, none},
@@ -116,6 +118,8 @@ func apiRoutes() []route {
 		{post, v1 + "/cluster/invitations", cluster.MayManageNodes, apiInvite, small},
 		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
 
+		{post, v1 + "/unseal", public, apiUnseal, small},
+		{post, v1 + "/protection", cluster.MayManageCodes, apiProtect, small},
 		{get, v1 + "/hsm", cluster.MayView, apiHSM, none},
 		{get, v1 + "/slots", cluster.MayView, apiSlots, none},
 		{post, v1 + "/slots", cluster.MayManageSlots, apiNewSlot, small},

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gorilla/sessions"
 	"github.com/keyferry/keyferry/cluster"
-	"github.com/keyferry/keyferry/node"
 )
 
 // A sessionStore keeps sessions in this process, as sessions.Store wants them. The browser holds a random
@@ -134,7 +133,7 @@ const (
 // fromBrowser finds the session of a request to the console.
 func (c *call) fromBrowser() error {
 	if c.m == nil {
-		return node.ErrNotMember
+		return c.alone
 	}
 	session, err := c.srv.sessions.Get(c.Request(), c.srv.sessions.cookie)
 	if err != nil {

@@ -126,6 +126,7 @@ type status struct {
 		Total  int `json:"total"`
 	} `json:"slots"`
 	Keys     node.Summary `json:"keys"`
+	Sealing  node.Sealing `json:"sealing"`
 	Problems []struct {
 		Severity string `json:"severity"`
 		Text     string `json:"text"`
@@ -145,6 +146,12 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			return a.print(s, func(row func(...any)) {
 				row("Node", s.Node+" ("+s.Version+")")
+				if s.Sealing.Sealed != "" {
+					row("Sealed", s.Sealing.Sealed)
+					row("", "no slot is open, and this node takes no part in its cluster: run \"keyferry unseal\" on it")
+					return
+				}
+				row("Stored codes", "sealed by "+s.Sealing.Where)
 				if !s.Member {
 					row("Cluster", "none yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other")
 					return
