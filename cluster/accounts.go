@@ -149,7 +149,7 @@ func (c *PutAccount) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) && (a.Disabled || !slices.EqualFunc(a.Roles, old.Roles, sameGrant)) {
 		return errorf(Conflict, "the account %q is the one in use: nobody changes their own roles; another security officer can", c.Name)
 	}
-	if err := s.keepsOfficer(old, a); err != nil {
+	if err := check(s.keepsOfficer(old, a), s.keepsApprovers(old, a)); err != nil {
 		return err
 	}
 	s.Accounts = with(s.Accounts, c.Name, a)
@@ -238,7 +238,7 @@ func (c *RemoveAccount) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) {
 		return errorf(Conflict, "the account %q is the one in use: another security officer can remove it", c.Name)
 	}
-	if err := s.keepsOfficer(a, Account{}); err != nil {
+	if err := check(s.keepsOfficer(a, Account{}), s.keepsApprovers(a, Account{})); err != nil {
 		return err
 	}
 	s.Accounts = without(s.Accounts, c.Name)

@@ -5,14 +5,6 @@ import (
 	"testing"
 )
 
-// as makes an actor of an account.
-func as(name string) Actor { return Actor{ByAccount, name} }
-
-// person makes an account that is there.
-func person(name string, roles ...RoleGrant) step {
-	return step{"node1", console, &PutAccount{Name: name, Hash: testHash, Roles: roles, New: true}}
-}
-
 // Nobody changes their own rights, and a security officer is always left.
 func TestAccountRules(t *testing.T) {
 	officer := []RoleGrant{{Role: SecurityOfficer}}
@@ -96,6 +88,19 @@ func TestAuthorizeByState(t *testing.T) {
 	}
 	s = play(t, s, step{"node1", anna, &ResetPassword{Name: "new", Hash: testHash}})
 	wantCode(t, Authorize(s, as("new"), "node1", MayView, ""), Denied)
+}
+
+// What people can have a permission for is told to them.
+func TestRights(t *testing.T) {
+	told := map[Permission]bool{}
+	for _, r := range Rights() {
+		told[r.Permission] = true
+	}
+	for p, g := range grants {
+		if hidden := p == MayTellSeat || p == MayEndAct; told[p] == hidden && (len(g.roles) > 0 || g.everyone) {
+			t.Errorf("the list of rights tells of %s: %v", p, told[p])
+		}
+	}
 }
 
 // The slot of a command is decided where it is applied.

@@ -44,7 +44,7 @@ const retryPause = 100 * time.Millisecond
 // goes through the leader, wherever that is, and returns once this node's State includes the result.
 //
 // The error is an *Error. Denied, NotFound, Conflict, Expired, Full: refused, nothing changed. Invalid,
-// Upgrade: not proposed. NoLeader: not done. Uncertain: may or may not be done; look before repeating it.
+// Upgrade: not proposed. NeedsApproval: not done, and other people are asked to approve it. NoLeader: not done. Uncertain: may or may not be done; look before repeating it.
 // Behind: done, not seen here yet.
 func (c *Cluster) Apply(ctx context.Context, cmd Command, actor Actor) (uint64, error) {
 	if err := check(actor.validate(), cmd.validate()); err != nil {
@@ -67,10 +67,36 @@ func (c *Cluster) Apply(ctx context.Context, cmd Command, actor Actor) (uint64, 
 	if err := c.waitIndex(ctx, answer.Index); err != nil && answer.Error == nil {
 		return answer.Index, err
 	}
+	if answer.Error != nil && answer.Error.Code == NeedsApproval {
+		return answer.Index, c.request(ctx, cmd, actor, answer.Error)
+	}
 	if answer.Error != nil {
 		return answer.Index, answer.Error // not answer.Error alone: a nil *Error is not a nil error
 	}
 	return answer.Index, nil
+}
+
+// request asks people to approve what was refused for want of that, unless they are asked already. The
+// error is what whoever wanted it is told.
+func (c *Cluster) request(ctx context.Context, cmd Command, actor Actor, refused *Error) *Error {
+	if refused.Approval == "" {
+		data, err := json.Marshal(cmd)
+		if err != nil {
+			return errorf(Invalid, "%s cannot be encoded: %v", cmd.Kind(), err)
+		}
+		id := NewID()
+		if _, err := c.Apply(ctx, &RequestApproval{ID: id, Command: cmd.Kind(), Data: data}, actor); err != nil {
+			e := asError(err)
+			return errorf(e.Code, "%s, and that could not be requested: %s", refused.Message, e.Message)
+		}
+		refused.Approval = id
+	}
+	a := c.State().Approvals[refused.Approval]
+	refused.Message += "; it was requested as " + refused.Approval + ", which is good until " + a.Expires.UTC().Format("2006-01-02 15:04 UTC")
+	if a.Repeats() {
+		refused.Message += ". Once it is approved, do the same again"
+	}
+	return refused
 }
 
 // ask finds a leader and has it answer. Where the request surely was not taken, it tries again until

@@ -86,6 +86,7 @@ type BeginAct struct {
 }
 
 func (c *BeginAct) slot() string               { return c.Slot }
+func (c *BeginAct) needs() Permission          { return c.Permission }
 func (c *BeginAct) Kind() string               { return "act.begin" }
 func (c *BeginAct) describe() (string, string) { return c.Object, c.Detail }
 

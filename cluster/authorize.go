@@ -64,12 +64,17 @@ const (
 	MayAdmit          Permission = "node.admit"      // let in a node that knows a one-time code
 	MayReport         Permission = "node.report"     // a node tells about itself
 	MayEndAct         Permission = "act.end"         // say how an act ended
+
+	MayManagePolicies Permission = "policies.manage"    // say which acts need the approval of others
+	MayApprove        Permission = "approvals.decide"   // approve or reject; which requests, the policies say
+	MayWithdraw       Permission = "approvals.withdraw" // take one's own request back
 )
 
 // grant says who has a permission.
 type grant struct {
 	since    int      // first Protocol that knows the permission
 	roles    []string // accounts with one of these roles
+	some     bool     // it is about no slot, and a role for some slots is enough
 	slots    bool     // it is about one slot at a time, so a role for some slots gives it for those
 	everyone bool     // every account, whatever its roles
 	console  bool     // people at a node's console
@@ -97,13 +102,17 @@ var grants = map[Permission]grant{
 	MaySynchronize:    {since: 1, roles: []string{CryptoOfficer}, slots: true, console: true, node: true},
 	MayManageApps:     {since: 1, roles: []string{CryptoOfficer}, console: true},
 	MayRestartApps:    {since: 1, roles: users, console: true, node: true},
-	MayView:           {since: 1, roles: Roles(), console: true},
+	MayView:           {since: 1, roles: Roles(), some: true, console: true},
 	MayExportAudit:    {since: 1, roles: []string{SecurityOfficer, Auditor}, console: true},
 	MayKeepAccount:    {since: 1, everyone: true},
 	MayTellSeat:       {since: 1, roles: officers, slots: true, console: true, node: true},
 	MayAdmit:          {since: 1, node: true},
 	MayReport:         {since: 1, node: true},
 	MayEndAct:         {since: 1, everyone: true, console: true, node: true},
+
+	MayManagePolicies: {since: 1, roles: []string{SecurityOfficer}, console: true},
+	MayApprove:        {since: 1, roles: Roles(), some: true},
+	MayWithdraw:       {since: 1, roles: Roles(), some: true, console: true},
 }
 
 // AnySlot asks Authorize whether there is a slot for which the actor has the permission. It is no label.
@@ -163,7 +172,7 @@ func (s *State) authorizeAccount(name string, p Permission, g grant, slot string
 		if !slices.Contains(g.roles, has.Role) {
 			continue
 		}
-		if p == MayView || has.covers(g, slot) {
+		if g.some || has.covers(g, slot) {
 			return nil
 		}
 		elsewhere = true
@@ -200,8 +209,8 @@ type Right struct {
 // Rights lists the permissions that people can have, in the order of the constants.
 func Rights() []Right {
 	var list []Right
-	for _, p := range []Permission{MayView, MayManageAccounts, MayManageNodes, MayManageTrust, MayManageCodes, MayManageSlots, MayActivate,
-		MayManageKeys, MaySynchronize, MayManageApps, MayRestartApps, MayKeepAccount} {
+	for _, p := range []Permission{MayView, MayManageAccounts, MayManagePolicies, MayApprove, MayManageNodes, MayManageTrust, MayManageCodes, MayManageSlots, MayTendCodes, MayActivate,
+		MayManageKeys, MaySynchronize, MayManageApps, MayRestartApps, MayExportAudit, MayWithdraw, MayKeepAccount} {
 		g := grants[p]
 		list = append(list, Right{p, slices.Clone(g.roles), g.slots, g.everyone, g.console})
 	}

@@ -67,6 +67,13 @@ var kinds = map[string]kind{
 	"audit.sign":      {func() Command { return new(SignAudit) }, 1, MayReport, true},
 	"note":            {func() Command { return new(RecordNote) }, 1, MayReport, true},
 
+	policySet:           {func() Command { return new(SetPolicy) }, 1, MayManagePolicies, false},
+	"policy.remove":     {func() Command { return new(RemovePolicy) }, 1, MayManagePolicies, false},
+	"approval.request":  {func() Command { return new(RequestApproval) }, 1, "", false},
+	"approval.approve":  {func() Command { return new(Approve) }, 1, MayApprove, false},
+	"approval.reject":   {func() Command { return new(Reject) }, 1, MayApprove, false},
+	"approval.withdraw": {func() Command { return new(Withdraw) }, 1, MayWithdraw, false},
+
 	"account.put":      {func() Command { return new(PutAccount) }, 1, MayManageAccounts, false},
 	"account.password": {func() Command { return new(SetPassword) }, 1, MayKeepAccount, false},
 	"account.reset":    {func() Command { return new(ResetPassword) }, 1, MayManageAccounts, false},
@@ -75,8 +82,8 @@ var kinds = map[string]kind{
 
 // permission is what the actor of cmd needs.
 func permission(cmd Command) Permission {
-	if act, ok := cmd.(*BeginAct); ok {
-		return act.Permission
+	if c, ok := cmd.(needs); ok {
+		return c.needs()
 	}
 	return kinds[cmd.Kind()].may
 }
@@ -97,6 +104,11 @@ func protocol(cmd Command) int {
 	return max(kinds[cmd.Kind()].since, grants[permission(cmd)].since)
 }
 
+// follower is a command with consequences of their own, which come after it in the audit trail.
+type follower interface {
+	after(s *State, m Meta)
+}
+
 // next returns the State after the entry at index. It returns a new State also when the command is
 // refused: Index moves on, and the audit trail says what was refused and why.
 //
@@ -106,6 +118,9 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 	next.Index = index
 	object, detail := e.command.describe()
 	err := Authorize(s, e.Meta.Actor, e.Meta.Node, permission(e.command), slotOf(e.command))
+	if err == nil {
+		err = next.passPolicies(e.command, e.Meta)
+	}
 	if err == nil {
 		err = e.command.apply(&next, e.Meta)
 	}
@@ -126,6 +141,9 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 	}
 	if !kinds[e.Kind].quiet {
 		next.record(e.Meta, Entry{Act: e.Kind, Object: object, Result: Done, Detail: detail})
+	}
+	if c, ok := e.command.(follower); ok {
+		c.after(&next, e.Meta)
 	}
 	return &next, nil
 }

@@ -17,7 +17,7 @@ func TestKinds(t *testing.T) {
 		if k.since < 1 || k.since > Protocol {
 			t.Errorf("%q is known since protocol %d", name, k.since)
 		}
-		if _, ok := grants[k.may]; !ok && name != "act.begin" {
+		if _, ok := grants[k.may]; !ok && name != "act.begin" && name != "approval.request" {
 			t.Errorf("%q needs the permission %q, which nobody has", name, k.may)
 		}
 	}
@@ -139,33 +139,39 @@ func TestAuthorization(t *testing.T) {
 		cmd Command
 		may []string
 	}{
-		"cluster.create":   {&CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}, []string{"console", "node"}},
-		"invite.add":       {&AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}, operators},
-		"invite.remove":    {&RemoveInvite{Hash: testInvite(4)}, operators},
-		"node.admit":       {&AdmitNode{Invite: testInvite(4), Node: testNode("node4")}, nodes},
-		"node.set":         {&SetNode{Node: testNode("node1")}, nodes},
-		"node.identity":    {&ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}, operators},
-		"node.connect":     {&ConnectNode{Status: Connected}, nodes},
-		"node.remove":      {&RemoveNode{Node: "node2"}, operators},
-		"trust.set":        {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
-		"seat.put":         {&PutSeat{Slot: "tls", Seat: testSeat("101")}, both},
-		"seat.report":      {&ReportSeat{Slot: "payments", State: Down}, nodes},
-		"slot.rotation":    {&SetRotation{Slot: "payments", Days: 30}, operators},
-		"seat.remove":      {&RemoveSeat{Slot: "payments", Node: "node2"}, operators},
-		"keys.report":      {&ReportKeys{Slot: "payments", Complete: true}, nodes},
-		"package.record":   {&RecordPackage{Package: testPackage("pkg-2", "node2")}, both},
-		"package.receipt":  {&RecordReceipt{Package: "pkg-3"}, both},
-		"account.put":      {&PutAccount{Name: "berta", Hash: testHash, Roles: everyRole, New: true}, operators},
-		"account.password": {&SetPassword{Hash: testHash}, []string{"account"}},
-		"account.reset":    {&ResetPassword{Name: "otto", Hash: testHash}, operators},
-		"account.remove":   {&RemoveAccount{Name: "clara"}, operators},
-		"app.put":          {&PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}, operators},
-		"app.remove":       {&RemoveApp{Name: "ejbca"}, operators},
-		"app.run":          {&ReportRun{App: "ejbca", Run: Run{OK: true}}, nodes},
-		"act.begin":        {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
-		"act.end":          {&EndAct{ID: "act-9", Result: Done}, both},
-		"audit.sign":       {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
-		"note":             {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
+		"cluster.create":    {&CreateCluster{ID: "c2", Name: "Other", Owner: identityOf("owner").Raw, Node: testNode("node1")}, []string{"console", "node"}},
+		"invite.add":        {&AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}, operators},
+		"invite.remove":     {&RemoveInvite{Hash: testInvite(4)}, operators},
+		"node.admit":        {&AdmitNode{Invite: testInvite(4), Node: testNode("node4")}, nodes},
+		"node.set":          {&SetNode{Node: testNode("node1")}, nodes},
+		"node.identity":     {&ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}, operators},
+		"node.connect":      {&ConnectNode{Status: Connected}, nodes},
+		"node.remove":       {&RemoveNode{Node: "node2"}, operators},
+		"trust.set":         {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
+		"seat.put":          {&PutSeat{Slot: "tls", Seat: testSeat("101")}, both},
+		"seat.report":       {&ReportSeat{Slot: "payments", State: Down}, nodes},
+		"slot.rotation":     {&SetRotation{Slot: "payments", Days: 30}, operators},
+		"seat.remove":       {&RemoveSeat{Slot: "payments", Node: "node2"}, operators},
+		"keys.report":       {&ReportKeys{Slot: "payments", Complete: true}, nodes},
+		"package.record":    {&RecordPackage{Package: testPackage("pkg-2", "node2")}, both},
+		"package.receipt":   {&RecordReceipt{Package: "pkg-3"}, both},
+		"account.put":       {&PutAccount{Name: "berta", Hash: testHash, Roles: everyRole, New: true}, operators},
+		"account.password":  {&SetPassword{Hash: testHash}, []string{"account"}},
+		"account.reset":     {&ResetPassword{Name: "otto", Hash: testHash}, operators},
+		"account.remove":    {&RemoveAccount{Name: "clara"}, operators},
+		"app.put":           {&PutApp{App: App{Name: "nginx", Restart: Restart{Kind: RestartNone}}}, operators},
+		"app.remove":        {&RemoveApp{Name: "ejbca"}, operators},
+		"app.run":           {&ReportRun{App: "ejbca", Run: Run{OK: true}}, nodes},
+		"act.begin":         {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
+		"act.end":           {&EndAct{ID: "act-9", Result: Done}, both},
+		"audit.sign":        {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
+		"note":              {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
+		policySet:           {&SetPolicy{Act: "node.remove", Needs: 1, Role: Auditor}, operators},
+		"policy.remove":     {&RemovePolicy{Act: "key.destroy"}, operators},
+		"approval.request":  {asks("approval-9", "node1", anna, destroyKey("act-9", "ca-2027")).cmd, operators},
+		"approval.approve":  {&Approve{ID: "approval-3", Hash: base.Approvals["approval-3"].Hash}, nil}, // anna asked for it
+		"approval.reject":   {&Reject{ID: "approval-3"}, nil},
+		"approval.withdraw": {&Withdraw{ID: "approval-3"}, []string{"account"}},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)
@@ -241,6 +247,17 @@ func TestAuditTrail(t *testing.T) {
 		"account/anna app.put app/ejbca done codes go to files of ejbca, group hsm, mode 0440, those that people hold too",
 		"account/anna slot.activate slot/payments started  act-1",
 		"account/anna account.put account/otto done new, disabled, crypto-officer of payments; auditor",
+		"console/root account.put account/vera done new, auditor",
+		"console/root account.put account/gerd done new, no role",
+		"account/anna policy.set policy/account.remove done needs 1 approval by auditor",
+		"account/anna approval.request approval/approval-1 done account.remove account/gerd",
+		"account/vera approval.approve approval/approval-1 done hash " + s.Approvals["approval-1"].Hash,
+		"account/anna account.remove account/gerd done approved as approval-1",
+		"account/anna approval.request approval/approval-2 done policy.remove policy/account.remove",
+		"account/vera approval.approve approval/approval-2 done hash " + s.Approvals["approval-2"].Hash,
+		"account/anna policy.remove policy/account.remove done approved as approval-2",
+		"account/anna policy.set policy/key.destroy done needs 1 approval by auditor",
+		"account/anna approval.request approval/approval-3 done key.destroy slot/payments: key ca-2026",
 		"account/anna slot.activate slot/payments done in 1 s act-1",
 		"account/anna key.generate slot/payments started  act-2",
 		"account/anna account.locked account/anna refused 5 wrong passwords",

@@ -7,7 +7,7 @@ import (
 
 // Code says what kind of failure an Error is. A Code is itself an error, so that
 // errors.Is(err, cluster.NotFound) works. The numbers travel between nodes of different versions:
-// they are never reused. Retired: none. Next: 12.
+// they are never reused. Retired: none. Next: 13.
 type Code int
 
 const (
@@ -22,6 +22,9 @@ const (
 	Behind    Code = 9  // done, but this node has not seen it yet
 	Upgrade   Code = 10 // a node runs a version that is too old for this
 	Full      Code = 11 // a limit is reached
+
+	// NeedsApproval: not done. A policy wants other people to approve it; Error.Approval is the request.
+	NeedsApproval Code = 12
 )
 
 func (c Code) Error() string {
@@ -48,6 +51,8 @@ func (c Code) Error() string {
 		return "upgrade needed"
 	case Full:
 		return "limit reached"
+	case NeedsApproval:
+		return "needs approval"
 	}
 	return fmt.Sprintf("error code %d", int(c))
 }
@@ -57,6 +62,8 @@ func (c Code) Error() string {
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"` // for people: what was wrong, with which object, what to do
+
+	Approval string `json:"approval,omitempty"` // NeedsApproval: the id of the request, where there is one
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -134,11 +135,51 @@ func history() []step {
 		step{"node1", daemon1, &ReportRun{App: "ejbca", Run: Run{OK: true, Detail: "in 3 s", Reason: "keys came into slot payments", Did: "systemd unit ejbca.service", Took: 3000, Try: 1, Tries: 4}}},
 		step{"node1", anna, &BeginAct{ID: "act-1", Act: "slot.activate", Object: "slot/payments", Slot: "payments", Permission: MayActivate}},
 		step{"node1", anna, &PutAccount{Name: "otto", Hash: testHash, Roles: paymentsOnly, New: true, Temporary: true, Disabled: true}},
+		person("vera", RoleGrant{Role: Auditor}),
+		person("gerd"),
+		step{"node1", anna, &SetPolicy{Act: "account.remove", Needs: 1, Role: Auditor}},
+		asks("approval-1", "node1", anna, &RemoveAccount{Name: "gerd"}),
+		approves("vera", "approval-1", "node1", anna, &RemoveAccount{Name: "gerd"}),
+		asks("approval-2", "node1", anna, &RemovePolicy{Act: "account.remove"}),
+		approves("vera", "approval-2", "node1", anna, &RemovePolicy{Act: "account.remove"}),
+		step{"node1", anna, &SetPolicy{Act: "key.destroy", Needs: 1, Role: Auditor}},
+		asks("approval-3", "node1", anna, destroyKey("act-3", "ca-2026")),
 		step{"node1", anna, &EndAct{ID: "act-1", Result: Done, Detail: "in 1 s"}},
 		step{"node1", anna, &BeginAct{ID: "act-2", Act: "key.generate", Object: "slot/payments", Permission: MayManageKeys}},
 		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},
 		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Statement: "eyJ.c.s"}},
 	)
+}
+
+// as makes an actor of an account.
+func as(name string) Actor { return Actor{ByAccount, name} }
+
+// person makes an account that is there.
+func person(name string, roles ...RoleGrant) step {
+	return step{"node1", console, &PutAccount{Name: name, Hash: testHash, Roles: roles, New: true}}
+}
+
+// asks requests approval of what an actor wants to do.
+func asks(id, node string, actor Actor, cmd Command) step {
+	data, err := json.Marshal(cmd)
+	if err != nil {
+		panic(err)
+	}
+	return step{node, actor, &RequestApproval{ID: id, Command: cmd.Kind(), Data: data}}
+}
+
+// approves is somebody's word on that.
+func approves(name, id, node string, actor Actor, cmd Command) step {
+	hash, _, err := (&State{Cluster: Info{ID: "c1"}}).actHash(cmd, actor, node)
+	if err != nil {
+		panic(err)
+	}
+	return step{"node3", as(name), &Approve{ID: id, Hash: hash}}
+}
+
+// destroyKey is an act on an HSM.
+func destroyKey(id, key string) *BeginAct {
+	return &BeginAct{ID: id, Act: "key.destroy", Object: "slot/payments", Detail: "key " + key, Slot: "payments", Permission: MayManageKeys}
 }
 
 // firstHash is the hash of the first entry of history.

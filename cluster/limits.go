@@ -67,6 +67,23 @@ const (
 	// maxRunTries bounds how often a restart is said to be tried.
 	maxRunTries = 100
 
+	// maxApprovals bounds requests for approval, open and ended; the oldest that has ended is forgotten
+	// first. maxAsked bounds the open ones of one person, so that nobody fills the list for the others.
+	maxApprovals = 500
+	maxAsked     = 20
+
+	// approvalLife: who has not approved within three days will not.
+	approvalLife = 3 * 24 * time.Hour
+
+	// maxApprovalData bounds a command that waits for approval: an application with a thousand slots.
+	maxApprovalData = 64 << 10
+
+	// maxVotes bounds the people who approved one act: more than any policy asks for.
+	maxVotes = 20
+
+	// maxReason bounds why somebody rejected a request; it becomes a part of a line.
+	maxReason = 300
+
 	// maxActs bounds acts that have begun and not ended. A node that crashed may leave some behind.
 	maxActs = 1000
 

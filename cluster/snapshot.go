@@ -86,6 +86,8 @@ func (s *State) encode(to io.Writer) error {
 	}
 	putAll(w, "account", s.Accounts)
 	putAll(w, "app", s.Apps)
+	putAll(w, "policy", s.Policies)
+	putAll(w, "approval", s.Approvals)
 	putAll(w, "act", s.Acts)
 	w.put(record{Type: "audit-base", Value: s.AuditBase})
 	for _, e := range s.Audit {
@@ -163,6 +165,10 @@ func (r *reader) record(n int, line []byte) error {
 		return set(&s.Accounts, raw.Key, raw.Value)
 	case "app":
 		return set(&s.Apps, raw.Key, raw.Value)
+	case "policy":
+		return set(&s.Policies, raw.Key, raw.Value)
+	case "approval":
+		return set(&s.Approvals, raw.Key, raw.Value)
 	case "act":
 		return set(&s.Acts, raw.Key, raw.Value)
 	case "audit":

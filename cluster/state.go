@@ -16,18 +16,20 @@ const Protocol = 1
 // State is everything the nodes share, as of one log entry. It is immutable: a command makes a new
 // State that shares what did not change. Readers need no lock and must change nothing they reach.
 type State struct {
-	Index    uint64                          `json:"index"`    // log index of the last command applied
-	Cluster  Info                            `json:"cluster"`  // zero until CreateCluster
-	Nodes    map[string]Node                 `json:"nodes"`    // by name
-	Trust    map[string][]string             `json:"trust"`    // trusting node -> nodes it trusts, sorted
-	Invites  map[string]Invite               `json:"invites"`  // by hash of the one-time code
-	Slots    map[string]Slot                 `json:"slots"`    // by label
-	Keys     map[string]map[string]Inventory `json:"keys"`     // slot label -> node -> what it holds there
-	Packages map[string]Package              `json:"packages"` // by id
-	Accounts map[string]Account              `json:"accounts"` // by name
-	Apps     map[string]App                  `json:"apps"`     // by name
-	Acts     map[string]Act                  `json:"acts"`     // by id: begun and not ended
-	Audit    []Entry                         `json:"audit"`    // oldest first; the backing array is shared
+	Index     uint64                          `json:"index"`     // log index of the last command applied
+	Cluster   Info                            `json:"cluster"`   // zero until CreateCluster
+	Nodes     map[string]Node                 `json:"nodes"`     // by name
+	Trust     map[string][]string             `json:"trust"`     // trusting node -> nodes it trusts, sorted
+	Invites   map[string]Invite               `json:"invites"`   // by hash of the one-time code
+	Slots     map[string]Slot                 `json:"slots"`     // by label
+	Keys      map[string]map[string]Inventory `json:"keys"`      // slot label -> node -> what it holds there
+	Packages  map[string]Package              `json:"packages"`  // by id
+	Accounts  map[string]Account              `json:"accounts"`  // by name
+	Apps      map[string]App                  `json:"apps"`      // by name
+	Policies  map[string]Policy               `json:"policies"`  // by act
+	Approvals map[string]Approval             `json:"approvals"` // by id
+	Acts      map[string]Act                  `json:"acts"`      // by id: begun and not ended
+	Audit     []Entry                         `json:"audit"`     // oldest first; the backing array is shared
 
 	AuditBase   string            `json:"audit_base"`  // hash before the oldest entry of Audit
 	Checkpoints []Checkpoint      `json:"checkpoints"` // as they came; the backing array is shared

@@ -68,6 +68,8 @@ var clusterCodes = map[cluster.Code]verdict{
 	cluster.Behind:    {status: http.StatusServiceUnavailable, code: "behind"},
 	cluster.Upgrade:   {status: http.StatusConflict, code: "upgrade"},
 	cluster.Full:      {status: http.StatusConflict, code: "full"},
+
+	cluster.NeedsApproval: {status: http.StatusConflict, code: "needs_approval"},
 }
 
 // judge decides what the one who asked is told. Only errors that are made for people keep their text.

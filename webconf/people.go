@@ -272,6 +272,11 @@ var rightWords = map[cluster.Permission]string{
 	cluster.MaySynchronize:    "Make packages and import them",
 	cluster.MayManageApps:     "Say which applications there are",
 	cluster.MayRestartApps:    "Restart applications",
+	cluster.MayManagePolicies: "Say which acts need the approval of others",
+	cluster.MayApprove:        "Approve what others ask for, where a policy names their role",
+	cluster.MayTendCodes:      "Try stored codes and replace generated ones",
+	cluster.MayExportAudit:    "Export the audit trail",
+	cluster.MayWithdraw:       "Withdraw their own requests for approval",
 	cluster.MayKeepAccount:    "Change their own password",
 }
 

@@ -1,0 +1,150 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+)
+
+// Policy says how many people have to approve an act of one kind before it is done.
+type Policy struct {
+	Act   string    `json:"act"`   // one of PolicyActs
+	Needs int       `json:"needs"` // people other than who asks; at least 1
+	Role  string    `json:"role"`  // that each of them must have
+	Set   time.Time `json:"set"`
+	By    string    `json:"by"`
+}
+
+// PolicyAct is a kind of act that a policy can be about. For a command the name is its kind, for an act on
+// an HSM the one that BeginAct gives.
+type PolicyAct struct{ Act, Words string }
+
+// policyActs is the table of them, in the order in which people read it. What is not here is done without
+// approval, so that opening a slot, and the way out of a disorder, never wait for somebody.
+var policyActs = []PolicyAct{
+	{"sync.build", "Make a package with keys"},
+	{"key.destroy", "Destroy a key"},
+	{"slot.set-mode", "Switch who holds the code of a slot"},
+	{"slot.change-code", "Change the code of a slot"},
+	{"slot.rotation", "Change how often a slot's code is replaced"},
+	{"seat.remove", "Forget a node's token in a slot"},
+	{"trust.set", "Change which node takes packages from which"},
+	{"invite.add", "Invite a node"},
+	{"node.remove", "Remove a node"},
+	{"node.identity", "Replace the identity of a node"},
+	{"account.put", "Make an account, change its roles, disable it"},
+	{"account.reset", "Set a temporary password"},
+	{"account.remove", "Remove an account"},
+	{"app.put", "Add or change an application"},
+	{"app.remove", "Remove an application"},
+	{policySet, "Change or remove a policy"},
+}
+
+const policySet = "policy.set" // also for removing one
+
+// PolicyActs lists the kinds of acts that a policy can be about.
+func PolicyActs() []PolicyAct { return slices.Clone(policyActs) }
+
+// maxNeeds bounds the people that an act waits for: more than that never come together in time.
+const maxNeeds = 10
+
+func checkPolicyAct(act string) error {
+	if !slices.ContainsFunc(policyActs, func(p PolicyAct) bool { return p.Act == act }) {
+		return errorf(Invalid, "there is no act %q that a policy can be about", clip(act))
+	}
+	return nil
+}
+
+// SetPolicy makes a policy, or changes one. To change one takes what it asks for itself, besides what
+// the policy on policies asks for.
+type SetPolicy struct {
+	Act   string `json:"act"`
+	Needs int    `json:"needs"`
+	Role  string `json:"role"`
+}
+
+func (c *SetPolicy) Kind() string { return policySet }
+func (c *SetPolicy) describe() (string, string) {
+	return "policy/" + c.Act, "needs " + plural(c.Needs, "approval") + " by " + c.Role
+}
+
+func (c *SetPolicy) validate() error {
+	return check(checkPolicyAct(c.Act), checkRange("the number of approvals", c.Needs, 1, maxNeeds), checkOneOf("role", c.Role, Roles()...))
+}
+
+func (c *SetPolicy) apply(s *State, m Meta) error {
+	others := s.holders(c.Role)
+	if m.Actor.Kind == ByAccount {
+		others = slices.DeleteFunc(others, func(name string) bool { return name == m.Actor.Name })
+	}
+	if len(others) < c.Needs {
+		return errorf(Conflict, "%s with the role %s could approve, besides who asks: a policy that needs %d would let nothing pass", plural(len(others), "account"), c.Role, c.Needs)
+	}
+	s.Policies = with(s.Policies, c.Act, Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String()})
+	return nil
+}
+
+// RemovePolicy ends a policy: its acts need no approval any more.
+type RemovePolicy struct {
+	Act string `json:"act"`
+}
+
+func (c *RemovePolicy) Kind() string               { return "policy.remove" }
+func (c *RemovePolicy) describe() (string, string) { return "policy/" + c.Act, "" }
+func (c *RemovePolicy) validate() error            { return checkPolicyAct(c.Act) }
+
+func (c *RemovePolicy) apply(s *State, _ Meta) error {
+	if _, ok := s.Policies[c.Act]; !ok {
+		return errorf(NotFound, "there is no policy on %q", c.Act)
+	}
+	s.Policies = without(s.Policies, c.Act)
+	return nil
+}
+
+// policiesOn are the policies that cmd has to satisfy, all of them.
+func (s *State) policiesOn(cmd Command) []Policy {
+	acts := []string{cmd.Kind()}
+	switch c := cmd.(type) {
+	case *BeginAct:
+		acts = []string{c.Act}
+	case *SetPolicy:
+		acts = []string{policySet, c.Act}
+	case *RemovePolicy:
+		acts = []string{policySet, c.Act}
+	}
+	var rules []Policy
+	for _, act := range slices.Compact(acts) {
+		if p, ok := s.Policies[act]; ok {
+			rules = append(rules, p)
+		}
+	}
+	return rules
+}
+
+// CoveredAct tells whether a policy is about an act on an HSM. Without a quorum nobody can approve, so such
+// an act is not done then.
+func (s *State) CoveredAct(act string) bool {
+	_, ok := s.Policies[act]
+	return ok
+}
+
+// holders are the accounts that could use a role now, for every slot or some, in order.
+func (s *State) holders(role string) []string {
+	return slices.DeleteFunc(sorted(s.Accounts), func(name string) bool {
+		a := s.Accounts[name]
+		return a.Disabled || a.MustChange || !a.Has(role)
+	})
+}
+
+// keepsApprovers refuses a change of an account after which a policy could never be satisfied again:
+// not even to change the policy.
+func (s *State) keepsApprovers(before, after Account) error {
+	for _, act := range sorted(s.Policies) {
+		p := s.Policies[act]
+		lost := !before.Disabled && before.Has(p.Role) && (after.Disabled || !after.Has(p.Role))
+		others := slices.DeleteFunc(s.holders(p.Role), func(name string) bool { return name == before.Name })
+		if lost && len(others) < p.Needs {
+			return errorf(Conflict, "the policy on %q needs %s by %s, and without the account %q only %d could approve: change the policy first, or give the role to another account", act, plural(p.Needs, "approval"), p.Role, before.Name, len(others))
+		}
+	}
+	return nil
+}
