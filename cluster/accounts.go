@@ -16,6 +16,10 @@ type Account struct {
 	Disabled   bool        `json:"disabled,omitempty"` // may not log in, and may do nothing
 	Created    time.Time   `json:"created"`
 	By         string      `json:"by"`
+
+	Factors
+	SessionEpoch uint64 `json:"session_epoch,omitempty"` // how often all sessions were ended: one from before is over
+	Locks        []Lock `json:"locks,omitempty"`         // by node
 }
 
 // RoleGrant is a role that an account has, for every slot or for some.
@@ -179,31 +183,41 @@ func (s *State) keepsOfficer(before, after Account) error {
 
 // SetPassword is a person's new password, for the account that is logged in and no other.
 type SetPassword struct {
-	Hash string `json:"hash"`
+	Hash string        `json:"hash"`
+	TOTP *ResealedTOTP `json:"totp,omitempty"` // where the account has one-time passwords
 }
 
 func (c *SetPassword) Kind() string               { return "account.password" }
 func (c *SetPassword) describe() (string, string) { return "account", "own password" }
-func (c *SetPassword) validate() error            { return checkPasswordHash("in use", c.Hash) }
+func (c *SetPassword) validate() error {
+	return check(checkPasswordHash("in use", c.Hash), c.TOTP.validate())
+}
 
 func (c *SetPassword) apply(s *State, m Meta) error {
 	a, ok := s.Accounts[m.Actor.Name]
 	if !ok || m.Actor.Kind != ByAccount {
-		return errorf(NotFound, "there is no account of %s", m.Actor)
+		return errorf(Denied, "there is no account of %s", m.Actor)
 	}
-	a.Hash, a.MustChange = c.Hash, false
+	totp, err := a.TOTP.reseal(c.TOTP)
+	if err != nil {
+		return err
+	}
+	a.Hash, a.MustChange, a.TOTP = c.Hash, false, totp
 	s.Accounts = with(s.Accounts, a.Name, a)
 	return nil
 }
 
 // ResetPassword gives another's account a temporary password, which has to be changed at the next log in.
+// The secret of the one-time passwords is lost with it: it was sealed under the old password.
 type ResetPassword struct {
 	Name string `json:"name"`
 	Hash string `json:"hash"`
 }
 
-func (c *ResetPassword) Kind() string               { return "account.reset" }
-func (c *ResetPassword) describe() (string, string) { return "account/" + c.Name, "temporary password" }
+func (c *ResetPassword) Kind() string { return "account.reset" }
+func (c *ResetPassword) describe() (string, string) {
+	return "account/" + c.Name, "temporary password; one-time passwords removed"
+}
 func (c *ResetPassword) validate() error {
 	return check(checkAccountName(c.Name), checkPasswordHash(c.Name, c.Hash))
 }
@@ -216,7 +230,7 @@ func (c *ResetPassword) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) {
 		return errorf(Conflict, "the account %q is the one in use: change its password with the present one", c.Name)
 	}
-	a.Hash, a.MustChange = c.Hash, true
+	a.Hash, a.MustChange, a.TOTP = c.Hash, true, TOTP{}
 	s.Accounts = with(s.Accounts, c.Name, a)
 	return nil
 }

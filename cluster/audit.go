@@ -91,7 +91,7 @@ func (c *BeginAct) Kind() string               { return "act.begin" }
 func (c *BeginAct) describe() (string, string) { return c.Object, c.Detail }
 
 func (c *BeginAct) validate() error {
-	if g := grants[c.Permission]; len(g.roles) == 0 || c.Permission == MayCreateCluster || c.Permission == MayEndAct {
+	if g := grants[c.Permission]; len(g.roles) == 0 && c.Permission != MayKeepAccount || c.Permission == MayCreateCluster || c.Permission == MayEndAct {
 		return errorf(Invalid, "permission %q is not one for an act", clip(string(c.Permission)))
 	}
 	if c.Slot != "" {

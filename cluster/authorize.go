@@ -59,7 +59,7 @@ const (
 	MayRestartApps    Permission = "apps.restart"    // restart one, with the codes it gets; nodes do so by themselves
 	MayView           Permission = "view"            // look at everything
 	MayExportAudit    Permission = "audit.export"    // take the audit trail away
-	MayKeepAccount    Permission = "account.own"     // change one's own password
+	MayKeepAccount    Permission = "account.own"     // change how one logs in, and end one's own sessions
 	MayTellSeat       Permission = "seats.tell"      // say what a node has in a slot, after an act that made it so
 	MayAdmit          Permission = "node.admit"      // let in a node that knows a one-time code
 	MayReport         Permission = "node.report"     // a node tells about itself
@@ -104,7 +104,7 @@ var grants = map[Permission]grant{
 	MayRestartApps:    {since: 1, roles: users, console: true, node: true},
 	MayView:           {since: 1, roles: Roles(), some: true, console: true},
 	MayExportAudit:    {since: 1, roles: []string{SecurityOfficer, Auditor}, console: true},
-	MayKeepAccount:    {since: 1, everyone: true},
+	MayKeepAccount:    {since: 1, everyone: true, console: true}, // for its own account; for others', see State.own
 	MayTellSeat:       {since: 1, roles: officers, slots: true, console: true, node: true},
 	MayAdmit:          {since: 1, node: true},
 	MayReport:         {since: 1, node: true},

@@ -78,6 +78,15 @@ var kinds = map[string]kind{
 	"account.password": {func() Command { return new(SetPassword) }, 1, MayKeepAccount, false},
 	"account.reset":    {func() Command { return new(ResetPassword) }, 1, MayManageAccounts, false},
 	"account.remove":   {func() Command { return new(RemoveAccount) }, 1, MayManageAccounts, false},
+
+	"account.lock":         {func() Command { return new(ReportLock) }, 1, MayReport, true},
+	"account.unlock":       {func() Command { return new(UnlockAccount) }, 1, MayManageAccounts, false},
+	"account.end-sessions": {func() Command { return new(EndSessions) }, 1, MayKeepAccount, false},
+	"factor.totp":          {func() Command { return new(SetTOTP) }, 1, MayKeepAccount, false},
+	"factor.passkey":       {func() Command { return new(AddPasskey) }, 1, MayKeepAccount, false},
+	"factor.certificate":   {func() Command { return new(AddCertificate) }, 1, MayKeepAccount, false},
+	"factor.remove":        {func() Command { return new(RemoveFactor) }, 1, MayKeepAccount, false},
+	"factor.used":          {func() Command { return new(ReportFactor) }, 1, MayReport, true},
 }
 
 // permission is what the actor of cmd needs.

@@ -172,6 +172,15 @@ func TestAuthorization(t *testing.T) {
 		"approval.approve":  {&Approve{ID: "approval-3", Hash: base.Approvals["approval-3"].Hash}, nil}, // anna asked for it
 		"approval.reject":   {&Reject{ID: "approval-3"}, nil},
 		"approval.withdraw": {&Withdraw{ID: "approval-3"}, []string{"account"}},
+
+		"account.lock":         {&ReportLock{Name: "anna", Tries: 10, Until: epoch.Add(time.Hour)}, nodes},
+		"account.unlock":       {&UnlockAccount{Name: "otto"}, operators},
+		"account.end-sessions": {&EndSessions{Name: "otto"}, operators},
+		"factor.totp":          {&SetTOTP{Name: "anna", Salt: make([]byte, minSalt), Sealed: make([]byte, 48)}, []string{"account"}},
+		"factor.passkey":       {&AddPasskey{Name: "anna", Passkey: testPasskey("two")}, []string{"account"}},
+		"factor.certificate":   {&AddCertificate{Name: "otto", Certificate: testCertificate(2)}, operators},
+		"factor.remove":        {&RemoveFactor{Name: "otto", Factor: FactorTOTP}, operators},
+		"factor.used":          {&ReportFactor{Name: "anna", Factor: FactorTOTP, Counter: 101}, nodes},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)
@@ -234,6 +243,11 @@ func TestAuditTrail(t *testing.T) {
 		"account/anna invite.add invite/00000000 done",
 		"node/node1 node.admit node/node3 done node3.example:8441",
 		"node/node3 node.connect node/node3 done connected",
+		"account/anna factor.totp account/anna done one-time passwords added",
+		`account/anna factor.passkey account/anna done passkey "blue key" added`,
+		`account/anna factor.certificate account/anna done certificate "smart card" added: ` + testCertificate(1).Fingerprint,
+		"node/node1 account.locked account/anna done 10 wrong passwords in a row; takes none before 2026-03-01 13:00:00 UTC",
+		"account/anna account.end-sessions account/anna done",
 		"account/anna invite.add invite/00000000 done node4",
 		"account/anna trust.set node/node3 done does not trust node/node2",
 		"account/anna seat.put slot/payments done token 100 of softhsm2, mode generated",

@@ -117,6 +117,7 @@ func history() []step {
 	steps := founding()
 	steps = append(steps, admission("node2", 2)...)
 	steps = append(steps, admission("node3", 3)...)
+	steps = append(steps, factorHistory()...)
 	return append(steps,
 		step{"node1", anna, &AddInvite{Hash: testInvite(4), Node: "node4", Expires: epoch.Add(time.Hour)}},
 		step{"node1", anna, &SetTrust{Trusting: "node3", Trusted: "node2"}},

@@ -125,6 +125,31 @@ const (
 	// maxCertificate bounds a DER certificate. One with a P-521 key and signature has about 700 bytes.
 	maxCertificate = 8 << 10
 
+	// maxFactors bounds the passkeys and the certificates of an account, each: more than the devices of one
+	// person.
+	maxFactors = 10
+
+	// maxCredential bounds the id of a passkey (WebAuthn level 3, section 4: credential id).
+	maxCredential = 1023
+
+	// maxPublicKey bounds a COSE_Key: one with RSA 4096 has about 530 bytes.
+	maxPublicKey = 1024
+
+	// maxFactorName bounds what people call a passkey or a certificate.
+	maxFactorName = 64
+
+	// maxIssuer bounds the name of an issuer in DER: its parts have at most 64 characters each (RFC 5280,
+	// appendix A), and some have twenty.
+	maxIssuer = 2 << 10
+
+	// Sizes of the salt and the sealed secret of one-time passwords: a secret of 20 bytes, the nonce and the
+	// tag make 48.
+	minSalt, maxSalt     = 16, 64
+	minSealed, maxSealed = 32, 128
+
+	// maxLock bounds how long a node can lock an account: its clock may be wrong.
+	maxLock = 24 * time.Hour
+
 	// maxHash bounds an encoded password hash; argon2id with default sizes has about 100 bytes.
 	maxHash = 256
 

@@ -9,5 +9,8 @@ func CheckLabel(label string) error { return checkLabel(label) }
 // CheckNodeName tells whether a node can have this name.
 func CheckNodeName(name string) error { return checkName("node name", name) }
 
+// CheckFactorName tells whether a passkey or a certificate can have this name.
+func CheckFactorName(name string) error { return checkLine("the name", name, maxFactorName) }
+
 // CheckAccountName tells whether an account can have this name.
 func CheckAccountName(name string) error { return checkAccountName(name) }
