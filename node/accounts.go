@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -25,12 +24,7 @@ type Accounts struct {
 
 	mu    sync.Mutex
 	fails map[string]failures // by account
-}
-
-// failures are the wrong passwords in a row.
-type failures struct {
-	count int
-	until time.Time // no password is looked at before
+	used  map[string]uint64   // by account: the time step of the last one-time password taken here
 }
 
 // Parameters of argon2id (RFC 9106): 64 MiB and three passes take about 0.15 s of one core. Two at a time
@@ -45,24 +39,10 @@ const (
 
 	minPassword = 12  // characters
 	maxPassword = 256 // bytes
-
-	freeTries = 5 // wrong passwords in a row before an account has to wait
-	firstWait = 30 * time.Second
-	mostWait  = 15 * time.Minute
 )
 
 func newAccounts(m *Member) *Accounts {
-	return &Accounts{m: m, hashing: make(chan struct{}, hashAtOnce), fails: map[string]failures{}}
-}
-
-// Errors of logging in. They tell a stranger nothing about which accounts there are.
-var ErrLogin = errors.New("the account name or the password is wrong")
-
-// WaitError says that an account takes no password for a while.
-type WaitError struct{ Until time.Time }
-
-func (w *WaitError) Error() string {
-	return fmt.Sprintf("too many wrong passwords: this account takes none before %s", w.Until.UTC().Format("15:04:05 UTC"))
+	return &Accounts{m: m, hashing: make(chan struct{}, hashAtOnce), fails: map[string]failures{}, used: map[string]uint64{}}
 }
 
 // Any tells whether there is an account at all; before that, the first administrator can be made.
@@ -98,38 +78,11 @@ func firstRoles() []cluster.RoleGrant {
 	return []cluster.RoleGrant{{Role: cluster.SecurityOfficer}, {Role: cluster.CryptoOfficer}}
 }
 
-// Login checks a password and returns the actor that the account is.
-func (a *Accounts) Login(ctx context.Context, name, password string) (cluster.Actor, error) {
-	none := cluster.Actor{}
-	if len(name) > 64 || len(password) > maxPassword {
-		return none, ErrLogin
-	}
-	if until, ok := a.mayTry(name); !ok {
-		return none, &WaitError{until}
-	}
-	account, known := a.m.State().Accounts[name]
-	encoded := account.Hash
-	if !known { // takes as long as a wrong password
-		encoded = unknownHash
-	}
-	right, err := a.verify(ctx, encoded, password)
-	if err != nil {
-		return none, err
-	}
-	if !right || !known || account.Disabled {
-		a.failed(name)
-		return none, ErrLogin
-	}
-	a.mu.Lock()
-	delete(a.fails, name)
-	a.mu.Unlock()
-	return cluster.Actor{Kind: cluster.ByAccount, Name: name}, nil
-}
-
 // ChangePassword sets a new password for the account that is logged in.
 func (a *Accounts) ChangePassword(ctx context.Context, actor cluster.Actor, old, password string) error {
-	if _, err := a.Login(ctx, actor.Name, old); err != nil {
-		return refuse("the present password is wrong")
+	account, err := a.confirm(ctx, actor, old)
+	if err != nil {
+		return err
 	}
 	if err := checkPassword(password); err != nil {
 		return err
@@ -141,40 +94,12 @@ func (a *Accounts) ChangePassword(ctx context.Context, actor cluster.Actor, old,
 	if err != nil {
 		return err
 	}
-	_, err = a.m.Cluster.Apply(ctx, &cluster.SetPassword{Hash: hash}, actor)
+	totp, err := a.reseal(ctx, account, old, password)
+	if err != nil {
+		return err
+	}
+	_, err = a.m.Cluster.Apply(ctx, &cluster.SetPassword{Hash: hash, TOTP: totp}, actor)
 	return err
-}
-
-// mayTry counts accounts that there are and accounts that there are not alike. The table of failures is
-// bounded: when strangers fill it, the entries that wait longest are not the ones that go.
-func (a *Accounts) mayTry(name string) (time.Time, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f := a.fails[name]
-	return f.until, !time.Now().Before(f.until)
-}
-
-const mostFailures = 10_000
-
-func (a *Accounts) failed(name string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f := a.fails[name]
-	f.count++
-	if over := f.count - freeTries; over >= 0 {
-		f.until = time.Now().Add(min(firstWait<<min(over, 10), mostWait))
-	}
-	if len(a.fails) >= mostFailures {
-		now := time.Now()
-		for n, old := range a.fails {
-			if old.until.Before(now) && n != name {
-				delete(a.fails, n)
-			}
-		}
-	}
-	if len(a.fails) < mostFailures || f.count > 1 {
-		a.fails[name] = f
-	}
 }
 
 func checkPassword(password string) error {

@@ -27,6 +27,7 @@ type Member struct {
 	Sync     *Sync
 	Apps     *Apps
 	Accounts *Accounts
+	Passkeys *Passkeys
 	Jobs     *Jobs
 	Trail    *Trail
 
@@ -70,6 +71,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Apps = newApps(m)
 	m.Sync = newSync(m)
 	m.Accounts = newAccounts(m)
+	m.Passkeys = newPasskeys(m)
 	if rec.Complete {
 		if err := n.saveIdentity(&rec); err != nil {
 			m.link.Close()
@@ -234,7 +236,7 @@ func (m *Member) toldSelf(ctx context.Context, known cluster.Node) bool {
 func equalNodes(a, b cluster.Node) bool {
 	a.Identity, b.Identity = nil, nil // compared by Key
 	return a.Name == b.Name && a.Serial == b.Serial && a.PeerAddress == b.PeerAddress && a.WebURL == b.WebURL &&
-		a.Version == b.Version && a.Protocol == b.Protocol && a.Key == b.Key && a.Protector == b.Protector
+		a.Version == b.Version && a.Protocol == b.Protocol && a.Key == b.Key
 }
 
 // maintain keeps the admin token open, the TLS certificate fresh, and the modules tested.

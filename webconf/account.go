@@ -10,13 +10,14 @@ type accountView struct {
 	Roles   []string
 	Idle    string
 	Life    string
+	meansView
 }
 
 func accountPage(c *call) error { return showAccount(c, newForm("password", nil)) }
 
 func showAccount(c *call, f *form) error {
 	account := c.m.State().Accounts[c.actor.Name]
-	v := accountView{account, rolesWords(account.Roles), span(sessionIdle), span(sessionLife)}
+	v := accountView{account, rolesWords(account.Roles), span(sessionIdle), span(sessionLife), c.means(account, "/account")}
 	return c.show(page{Name: "account", Title: "Your account", Nav: "/account", Form: f, Data: v})
 }
 
@@ -41,7 +42,7 @@ func changePassword(c *call) error {
 		}
 		return showAccount(c, f)
 	}
-	if err := c.startSession(c.actor.Name, c.m.State().Accounts[c.actor.Name].Hash); err != nil {
+	if err := c.renewSession(); err != nil {
 		return err
 	}
 	if err := c.flash("Your password is changed. All other sessions of your account have ended."); err != nil {

@@ -42,10 +42,12 @@ func localPath(s string) string {
 }
 
 type loginView struct {
-	Next  string
-	Ended bool // a session was open in this browser, and has ended
-	Idle  string
-	Life  string
+	Next        string
+	Ended       bool // a session was open in this browser, and has ended
+	Idle        string
+	Life        string
+	Passkeys    bool
+	Certificate *certificateView // what this connection has shown, if it can log in
 }
 
 func loginPage(c *call) error {
@@ -66,7 +68,8 @@ func loginPage(c *call) error {
 }
 
 func showLogin(c *call, f *form, ended bool) error {
-	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{localPath(f.Value("next")), ended, span(sessionIdle), span(sessionLife)}})
+	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{Next: localPath(f.Value("next")), Ended: ended, Idle: span(sessionIdle),
+		Life: span(sessionLife), Passkeys: c.m.Passkeys.Offered() == nil, Certificate: c.shownCertificate()}})
 }
 
 func login(c *call) error {
@@ -77,9 +80,8 @@ func login(c *call) error {
 	if !c.srv.tries.allow(c.RealIP()) {
 		return errTooFast
 	}
-	name := f.text("name")
-	hash := c.m.State().Accounts[name].Hash // before the check: what changes meanwhile ends the session
-	if _, err := c.m.Accounts.Login(c.Request().Context(), name, f.secret("password")); err != nil {
+	l, err := c.m.Accounts.Login(c.Request().Context(), f.text("name"), f.secret("password"), c.origin())
+	if err != nil {
 		c.srv.log.Warn("login refused", "from", c.RealIP())
 		c.retryAfter(judge(err))
 		if err := f.blame("password", err); err != nil {
@@ -87,13 +89,21 @@ func login(c *call) error {
 		}
 		return showLogin(c, f, false)
 	}
-	if err := c.startSession(name, hash); err != nil {
+	next := localPath(f.Values.Get("next"))
+	if l.NeedsCode() {
+		c.srv.begun.logins.put(c.begin(), l)
+		return c.redirect("/login/code?next=" + url.QueryEscape(next))
+	}
+	if err := c.startSession(l); err != nil {
 		return err
 	}
-	return c.redirect(localPath(f.Values.Get("next")))
+	return c.redirect(next)
 }
 
 func logout(c *call) error {
+	if err := c.m.Accounts.Left(c.Request().Context(), c.actor, c.origin()); err != nil {
+		return err
+	}
 	if err := c.endSession(); err != nil {
 		return err
 	}
@@ -149,7 +159,11 @@ func setup(c *call) error {
 		}
 		return showSetup(c, f)
 	}
-	if err := c.startSession(name, c.m.State().Accounts[name].Hash); err != nil {
+	l, err := c.m.Accounts.Login(c.Request().Context(), name, f.secret("password"), c.origin())
+	if err != nil {
+		return err
+	}
+	if err := c.startSession(l); err != nil {
 		return err
 	}
 	return c.redirect("/")

@@ -100,12 +100,10 @@ func judge(err error) verdict {
 		return verdict{http.StatusForbidden, "denied", "this came from a page of another site, so it was not done; open the console of this node and do it there", 0}
 	case errors.Is(err, errTooFast):
 		return verdict{http.StatusTooManyRequests, "throttled", text + "; wait a moment", tryEvery}
-	case errors.Is(err, node.ErrLogin):
+	case errors.Is(err, node.ErrLogin), errors.Is(err, node.ErrCode), errors.Is(err, node.ErrTooLate):
 		return verdict{http.StatusUnauthorized, "denied", text, 0}
 	case errors.Is(err, node.ErrNotMember):
 		return verdict{http.StatusConflict, "not_member", text, 0}
-	case errors.Is(err, node.ErrSealed):
-		return verdict{http.StatusServiceUnavailable, "sealed", text, 0}
 	case node.IsRefusal(err):
 		return verdict{http.StatusConflict, "refused", text, 0}
 	case errors.Is(err, hsm.Internal):

@@ -3,6 +3,7 @@ package webconf
 import (
 	"time"
 
+	"github.com/keyferry/keyferry/node"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -34,6 +35,13 @@ const (
 	// maxSessions bounds memory: more than 200 accounts with several browsers each. Sessions are made
 	// only after a right password, so strangers cannot fill it.
 	maxSessions = 1000
+
+	// pendingTime is how long a login may take from its first step to its last.
+	pendingTime = node.LoginTime
+
+	// maxCeremonies bounds the challenges for passkeys that wait for an answer. Anybody can ask for one; each
+	// takes about 1 kB.
+	maxCeremonies = 10_000
 
 	// tryEvery and tryBurst bound guesses of passwords and one-time codes from one address, whatever
 	// account they are for: a person who mistypes ten times in a row then gets one try in six seconds.

@@ -76,7 +76,7 @@ func functions(files *static) template.FuncMap {
 
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
-		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
+		"modeWord": modeWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 
 		"roleWord": roleWord, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
 		"receiptPath": receiptPath,
@@ -89,7 +89,8 @@ type page struct {
 	Title   string
 	Nav     string // which entry of the navigation it belongs to: its path
 	Crumbs  []crumb
-	Refresh int // seconds after which the browser loads it again; 0: never
+	Script  string // file of the one script that the page may run; empty for none, as on nearly all pages
+	Refresh int    // seconds after which the browser loads it again; 0: never
 	Form    *form
 	Data    any
 
@@ -188,6 +189,9 @@ func (c *call) render(status int, p page) error {
 	b, err := c.srv.views.draw(p)
 	if err != nil {
 		return err
+	}
+	if p.Script != "" {
+		c.Response().Header().Set("Content-Security-Policy", scriptPolicy)
 	}
 	return c.HTMLBlob(status, b)
 }

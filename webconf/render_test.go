@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,7 +35,7 @@ func everyPage() []drawnPage {
 		if state == "hostile" {
 			text = evil
 		}
-		for _, p := range slices.Concat(plainPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text)) {
+		for _, p := range slices.Concat(plainPages(v, text), meansPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text)) {
 			p.may = func(cluster.Permission, string) bool { return state != "silent" }
 			p.Account, p.Node, p.Cluster, p.Notes = "alice", v.Node, v.State.Cluster.Name, []string{text}
 			p.surround(v, p, p.Nav)
@@ -64,7 +65,7 @@ func silentSituation() *situation {
 func failed(name, text string) *form {
 	f := newForm(name, map[string]string{"name": text, "label": text, "kind": "command", "target": text, "mode": "manual", "hours": text})
 	f.fail("", "%s", text)
-	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase"} {
+	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days"} {
 		f.fail(field, "%s", text)
 	}
 	return f
@@ -75,8 +76,6 @@ func plainPages(v *situation, text string) []page {
 		{Name: "status", Title: "Status", Nav: "/", Data: newStatusView(v)},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{v.Node, modulesOf(v, text)}},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{Node: v.Node}},
-		{Name: "protection", Title: "Protection", Nav: "/hsm", Data: newProtectionView(v, node.Sealing{Protector: cluster.ByFile, Where: text, Risk: text}, node.SealConfig{})},
-		{Name: "protection", Title: "Protection", Nav: "/hsm", Form: failed("protect", text), Data: newProtectionView(v, node.Sealing{Protector: cluster.ByTPM, Where: text, Risk: text}, node.SealConfig{TPM: text, PassphraseFile: text})},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{}, 2)},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{Slot: "Slot01", Gaps: true, Text: text}, 1)},
 		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v.State, auditFilter{}, 0)},
@@ -84,7 +83,7 @@ func plainPages(v *situation, text string) []page {
 		{Name: "applications", Title: "Applications", Nav: "/applications", Data: newApplicationsView(v)},
 		{Name: "application", Title: "New", Nav: "/applications", Form: newForm("app", nil), Data: newApplicationView(v, nil, newForm("app", nil))},
 		{Name: "application", Title: "New", Nav: "/applications", Form: failed("app", text), Data: newApplicationView(v, nil, failed("app", text))},
-		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h"}},
+		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true)}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
 	list = append(list, peoplePages(v, text)...)
@@ -144,7 +143,7 @@ func slotPages(v *situation) []page {
 			if err != nil {
 				panic(err)
 			}
-			slot.Sealing = node.Sealing{Protector: "file", Where: "a key in the file " + evil, Risk: evil}
+			slot.Sealing = "a key in the file " + evil
 			list = append(list, page{Name: "slot", Title: "Slot " + s.Label, Nav: "/slots", Form: f, Data: slot})
 		}
 	}
@@ -225,8 +224,12 @@ func jobPages(v *situation, text string) []page {
 // outsidePages are for people who are not logged in.
 func outsidePages(text string) []page {
 	list := []page{
-		{Name: "login", Title: "Log in", Form: newForm("login", nil), Data: loginView{"/", true, "15 min", "8 h"}},
-		{Name: "login", Title: "Log in", Form: failed("login", text), Data: loginView{text, false, "15 min", "8 h"}},
+		{Name: "login", Title: "Log in", Form: newForm("login", nil), Data: loginView{Next: "/", Ended: true, Idle: "15 min", Life: "8 h"}},
+		{Name: "login", Title: "Log in", Form: failed("login", text), Data: loginView{Next: text, Idle: "15 min", Life: "8 h", Passkeys: true, Certificate: &certificateView{text, text}}},
+		{Name: "code", Title: "Code", Form: newForm("code", nil), Data: codeView{"/"}},
+		{Name: "code", Title: "Code", Form: failed("code", text), Data: codeView{text}},
+		{Name: "passkey", Title: "Log in with a passkey", Script: passkeyScript, Data: passkeyView{Act: "get", Options: `{"a":"` + text + `"}`, Action: "/login/passkey", Next: text, Button: "Log in", Other: "/login"}},
+		{Name: "passkey", Title: "Log in with a passkey", Script: passkeyScript, Form: failed("passkey", text), Data: passkeyView{Act: "get", Options: "{}", Action: "/login/passkey", Next: "/", Button: "Log in", Other: "/login"}},
 		{Name: "setup", Title: "First start", Form: newForm("setup", nil), Data: setupView{"AA:BB", "ca"}},
 		{Name: "setup", Title: "First start", Form: failed("setup", text), Data: setupView{"AA:BB", text}},
 		{Name: "onward", Title: "One moment", Data: "/login?next=" + text},
@@ -255,6 +258,9 @@ func TestEveryPage(t *testing.T) {
 			continue
 		}
 		drawn[p.Name]++
+		if p.Script != "" { // the one script that the page names is no complaint, and any other is one
+			html = bytes.Replace(html, []byte(`<script src="`+files.url(p.Script)+`" defer></script>`), nil, 1)
+		}
 		for _, complaint := range inspect(string(html)) {
 			t.Errorf("%s, %s: %s", p.Name, p.state, complaint)
 		}

@@ -54,7 +54,8 @@ func fill(path string) string {
 }
 
 // openRoutes are what anybody may ask for. Whoever adds one has to add it here too.
-var openRoutes = []string{"GET /static/:hash/:file", "POST /theme", "GET /setup", "POST /setup", "GET /login", "POST /login"}
+var openRoutes = []string{"GET /static/:hash/:file", "POST /theme", "GET /setup", "POST /setup", "GET /login", "POST /login",
+	"GET /login/code", "POST /login/code", "GET /login/passkey", "POST /login/passkey", "POST /login/certificate"}
 
 // TestWithoutSession asks every route without a session: nothing is done, and nothing is told.
 func TestWithoutSession(t *testing.T) {

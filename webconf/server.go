@@ -27,6 +27,7 @@ type Server struct {
 	static   *static
 	sessions *sessionStore
 	tries    *throttle
+	begun    begunHere
 	coverage coverageCache
 }
 
@@ -46,10 +47,12 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("templates: %w", err)
 	}
-	return &Server{
+	s := &Server{
 		node: cfg.Node, log: cfg.Log.With("part", "webconf"), views: v, static: files,
-		sessions: newSessionStore(cfg.Node.Name()), tries: newThrottle(),
-	}, nil
+		sessions: newSessionStore(cfg.Node.Name()), tries: newThrottle(), begun: newBegun(),
+	}
+	cfg.Node.KeepSessions(sessionKeeper{s})
+	return s, nil
 }
 
 // Handler is the console, to be served over TLS by a node that is a member of a cluster.
@@ -63,11 +66,17 @@ func (s *Server) API() http.Handler {
 	return s.router(apiRoutes(), (*call).fromSocket, apiError)
 }
 
-// headers are what browsers are told of every answer. The policy allows no script at all.
+// What a page may load. policy allows no script at all; scriptPolicy is for the pages that talk to an
+// authenticator, on which nobody enters a password.
+const (
+	policy       = "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+	scriptPolicy = policy + "; script-src 'self'"
+)
+
+// headers are what browsers are told of every answer.
 func headers() secure.Options {
 	return secure.Options{
-		ContentSecurityPolicy: "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; " +
-			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+		ContentSecurityPolicy:     policy,
 		STSSeconds:                365 * 24 * 3600,
 		FrameDeny:                 true,
 		ContentTypeNosniff:        true,
@@ -154,10 +163,10 @@ func (s *Server) identified(who func(*call) error) echo.MiddlewareFunc {
 			c := &call{Context: ec, srv: s}
 			ec.Set(callKey, c)
 			m, err := s.node.Member()
-			if err != nil && !errors.Is(err, node.ErrNotMember) && !errors.Is(err, node.ErrSealed) {
+			if err != nil && !errors.Is(err, node.ErrNotMember) {
 				return err
 			}
-			c.m, c.alone = m, err
+			c.m = m
 			if err := who(c); err != nil {
 				return err
 			}

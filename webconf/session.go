@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/sessions"
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 // A sessionStore keeps sessions in this process, as sessions.Store wants them. The browser holds a random
@@ -123,17 +124,26 @@ func tokenID(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// What a session holds. The password's hash is there so that a new password ends all older sessions of
-// the account, on every node.
+// What a session holds. The password's hash and the epoch are there so that a new password, and the wish
+// to end all sessions, end all older ones of the account, on every node.
 const (
 	sessionAccount = "account"
 	sessionHash    = "hash"
+	sessionEpoch   = "epoch"
+	sessionMethod  = "method"
+	sessionAddress = "address"
+	sessionBrowser = "browser"
 )
+
+// stillValid tells whether an account is as it was when a session of it began.
+func stillValid(a cluster.Account, session map[any]any) bool {
+	return a.Name != "" && !a.Disabled && a.Hash == session[sessionHash] && a.SessionEpoch == session[sessionEpoch]
+}
 
 // fromBrowser finds the session of a request to the console.
 func (c *call) fromBrowser() error {
 	if c.m == nil {
-		return c.alone
+		return node.ErrNotMember
 	}
 	session, err := c.srv.sessions.Get(c.Request(), c.srv.sessions.cookie)
 	if err != nil {
@@ -144,19 +154,29 @@ func (c *call) fromBrowser() error {
 	if name == "" {
 		return nil
 	}
-	if account, ok := c.m.State().Accounts[name]; !ok || account.Disabled || account.Hash != session.Values[sessionHash] {
+	if !stillValid(c.m.State().Accounts[name], session.Values) {
 		return c.endSession()
 	}
 	c.actor = cluster.Actor{Kind: cluster.ByAccount, Name: name}
 	return nil
 }
 
-// startSession logs an account in, under a new token whatever the browser had before. hash is the
-// account's at the time when the password was checked.
-func (c *call) startSession(account, hash string) error {
+// startSession logs an account in, under a new token whatever the browser had before.
+func (c *call) startSession(l *node.Login) error {
+	return c.replaceSession(map[any]any{sessionAccount: l.Account, sessionHash: l.Hash, sessionEpoch: l.Epoch, sessionMethod: l.Method,
+		sessionAddress: c.RealIP(), sessionBrowser: browserName(c.Request().UserAgent())})
+}
+
+// renewSession goes on under a new token, after a change that ended all sessions of the account.
+func (c *call) renewSession() error {
+	a, values := c.m.State().Accounts[c.actor.Name], maps.Clone(c.session.Values)
+	values[sessionHash], values[sessionEpoch] = a.Hash, a.SessionEpoch
+	return c.replaceSession(values)
+}
+
+func (c *call) replaceSession(values map[any]any) error {
 	c.srv.sessions.forget(c.session.ID)
-	c.session.ID, c.session.Options.MaxAge = "", 0
-	c.session.Values = map[any]any{sessionAccount: account, sessionHash: hash}
+	c.session.ID, c.session.Options.MaxAge, c.session.Values = "", 0, values
 	return c.save()
 }
 

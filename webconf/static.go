@@ -66,7 +66,7 @@ func newContent(name string, b []byte) staticContent {
 
 // kinds are the types of our files, whatever the machine's own table says.
 var kinds = map[string]string{
-	".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".woff2": "font/woff2", ".txt": "text/plain; charset=utf-8",
+	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".woff2": "font/woff2", ".txt": "text/plain; charset=utf-8",
 }
 
 // url is the address of a file.

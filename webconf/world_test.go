@@ -85,6 +85,9 @@ func newAppliance(t testing.TB, name string) (*appliance, *node.Node) {
 	a.site.Listener.Close()
 	a.site.Listener = console
 	a.site.EnableHTTP2 = true
+	base := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.Identity.Certificate() }}
+	a.site.TLS = base
+	base.GetConfigForClient = a.web.ConfigForClient(base)
 	a.site.Config.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	a.site.StartTLS()
 	t.Cleanup(a.site.Close)

@@ -33,11 +33,9 @@ type config struct {
 	WebConf struct {
 		Listen string `toml:"listen" comment:"host:port of the console"`
 		URL    string `toml:"url" comment:"https URL of the console"`
+
+		PasskeyDomain string `toml:"passkey_domain,omitempty" comment:"domain of all consoles of the cluster, for passkeys; none when empty"`
 	} `toml:"webconf"`
-	Seal struct {
-		PassphraseFile string `toml:"passphrase_file,omitempty" comment:"file with the passphrase of the node key, such as a systemd credential; without it somebody enters the passphrase after each start"`
-		TPM            string `toml:"tpm,omitempty" comment:"TPM 2.0 that may seal the node key, usually /dev/tpmrm0"`
-	} `toml:"seal,omitempty"`
 	Modules     []moduleConfig     `toml:"module"`
 	Kubernetes  []kubernetesConfig `toml:"kubernetes,omitempty"`
 	Webhooks    []webhookConfig    `toml:"webhook,omitempty"`
@@ -94,9 +92,8 @@ func (c *config) check() error {
 	}
 	c.Socket = cmp.Or(c.Socket, defaultSocket)
 	c.CodesDir = cmp.Or(c.CodesDir, defaultCodes)
-	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}, {"codes_dir", c.CodesDir},
-		{"seal.passphrase_file", c.Seal.PassphraseFile}, {"seal.tpm", c.Seal.TPM}} {
-		if p.path == "" && (p.what == "data_dir" || p.what == "socket") {
+	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}, {"codes_dir", c.CodesDir}} {
+		if p.path == "" && p.what != "restart_dir" {
 			return fmt.Errorf("%s is missing", p.what)
 		}
 		if p.path != "" && !filepath.IsAbs(p.path) {
@@ -110,6 +107,11 @@ func (c *config) check() error {
 	}
 	if u, err := url.Parse(c.WebConf.URL); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
 		return fmt.Errorf("webconf.url must be an https URL without a path, not %q", c.WebConf.URL)
+	}
+	if c.WebConf.PasskeyDomain != "" {
+		if err := node.CheckPasskeyDomain(c.WebConf.PasskeyDomain, c.WebConf.URL); err != nil {
+			return fmt.Errorf("webconf.passkey_domain: %w", err)
+		}
 	}
 	if len(c.Modules) == 0 {
 		return errors.New("there is no [[module]]: name at least one PKCS#11 module")
@@ -178,8 +180,7 @@ const defaultCodes = "/run/keyferry/codes"
 func (c *config) node() node.Config {
 	n := node.Config{
 		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
-		WebURL: strings.TrimRight(c.WebConf.URL, "/"), AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
-		Seal: node.SealConfig{PassphraseFile: c.Seal.PassphraseFile, TPM: c.Seal.TPM},
+		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
 	}
 	for _, m := range c.Modules {
 		n.Modules = append(n.Modules, node.ModuleConfig{Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs})

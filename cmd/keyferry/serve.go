@@ -122,11 +122,19 @@ func listenConsole(address string, n *node.Node, web *webconf.Server, log *slog.
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // failed handshakes of strangers
-		TLSConfig: &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.Identity.Certificate() },
-		},
+		TLSConfig:         consoleTLS(m, web),
 	}}, nil
+}
+
+// consoleTLS asks browsers for certificates only while some account logs in with one.
+func consoleTLS(m *node.Member, web *webconf.Server) *tls.Config {
+	c := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"}, // as net/http would add, but also for who is asked
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.Identity.Certificate() },
+	}
+	c.GetConfigForClient = web.ConfigForClient(c)
+	return c
 }
 
 // shutDown lets requests end, but not for long.
