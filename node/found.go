@@ -27,7 +27,9 @@ type Founded struct {
 // Found makes this node the first of a new cluster: owner key and certificate, the node's identity, its
 // TLS certificate, and the replicated state with one member. It can be repeated after an interruption.
 func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Founded, error) {
-	if _, err := n.Member(); err == nil {
+	if _, err := n.Member(); errors.Is(err, ErrSealed) {
+		return Founded{}, err
+	} else if err == nil {
 		return Founded{}, fmt.Errorf("node %s is in a cluster already", n.cfg.Name)
 	}
 	rec, err := get[identityRecord](n.store, bucketIdentity, single)

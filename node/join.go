@@ -40,7 +40,9 @@ type joinAnswer struct {
 // fingerprint is that node's TLS certificate's, compared by a person; the code is one that an
 // administrator of the cluster made. Join can be repeated with the same code after an interruption.
 func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Member, error) {
-	if _, err := n.Member(); err == nil {
+	if _, err := n.Member(); errors.Is(err, ErrSealed) {
+		return nil, err
+	} else if err == nil {
 		return nil, fmt.Errorf("node %s is in a cluster already: only a node that was never used can join", n.cfg.Name)
 	}
 	rec, err := get[identityRecord](n.store, bucketIdentity, single)

@@ -236,7 +236,7 @@ func (m *Member) toldSelf(ctx context.Context, known cluster.Node) bool {
 func equalNodes(a, b cluster.Node) bool {
 	a.Identity, b.Identity = nil, nil // compared by Key
 	return a.Name == b.Name && a.Serial == b.Serial && a.PeerAddress == b.PeerAddress && a.WebURL == b.WebURL &&
-		a.Version == b.Version && a.Protocol == b.Protocol && a.Key == b.Key
+		a.Version == b.Version && a.Protocol == b.Protocol && a.Key == b.Key && a.Protector == b.Protector
 }
 
 // maintain keeps the admin token open, the TLS certificate fresh, and the modules tested.

@@ -30,6 +30,7 @@ type Config struct {
 
 	Modules     []ModuleConfig
 	AdminModule string // which module holds the admin token; the first one when empty
+	Seal        SealConfig
 	RestartDir  string // commands that restart applications
 	CodesDir    string // codes for applications; on a file system in memory
 	Kubernetes  []KubernetesConfig
@@ -70,8 +71,11 @@ type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	store   *store
-	sealer  sealer
+	sealer  *nodeKey
 	modules []*hsm.Module // in the order of the configuration
+
+	unsealing sync.Mutex // one try at a time
+	tries     unsealing
 
 	mu       sync.Mutex
 	member   *Member
@@ -109,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := newFileSealer(cfg.Dir)
+	sealer, err := openNodeKey(cfg.Dir, cfg.Seal)
 	if err != nil {
 		s.close()
 		return nil, err
@@ -123,19 +127,28 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 			Changed: func(e hsm.Event) { n.moduleChanged(m.Name, e) },
 		}))
 	}
-	rec, err := get[identityRecord](s, bucketIdentity, single)
-	if errors.Is(err, errAbsent) || err == nil && !rec.Complete {
-		n.log.Info("this node is new", "next", "keyferry init, or keyferry join")
+	if why := sealer.Where().Sealed; why != "" {
+		n.log.Error("this node is sealed: its slots stay closed, and it takes no part in its cluster", "why", why, "next", "keyferry unseal")
 		return n, nil
 	}
-	if err == nil {
-		err = n.enter(ctx, rec, false)
-	}
-	if err != nil {
+	if err := n.resume(ctx); err != nil {
 		n.Close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// resume takes up the node's part in its cluster, where it has one.
+func (n *Node) resume(ctx context.Context) error {
+	rec, err := get[identityRecord](n.store, bucketIdentity, single)
+	if errors.Is(err, errAbsent) || err == nil && !rec.Complete {
+		n.log.Info("this node is new", "next", "keyferry init, or keyferry join")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return n.enter(ctx, rec, false)
 }
 
 // Close ends everything, in the reverse order of its start: first what makes new work, then the
@@ -163,6 +176,9 @@ func (n *Node) Version() string { return n.cfg.Version }
 func (n *Node) Member() (*Member, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.member == nil && n.sealer.Where().Sealed != "" {
+		return nil, ErrSealed
+	}
 	if n.member == nil {
 		return nil, ErrNotMember
 	}
@@ -221,6 +237,6 @@ func (n *Node) clusterDir() string { return filepath.Join(n.cfg.Dir, "cluster") 
 func (n *Node) self(rec identityRecord, key string) cluster.Node {
 	return cluster.Node{
 		Name: n.cfg.Name, Serial: rec.Serial, PeerAddress: n.cfg.PeerAddress, WebURL: n.cfg.WebURL,
-		Version: n.cfg.Version, Protocol: cluster.Protocol, Identity: rec.Identity, Key: key,
+		Version: n.cfg.Version, Protocol: cluster.Protocol, Identity: rec.Identity, Key: key, Protector: n.sealer.protector(),
 	}
 }

@@ -6,8 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+
+	"github.com/keyferry/keyferry/cluster"
 )
 
 // A sealer keeps what a node must be able to read again by itself: codes of generated slots, software
@@ -16,56 +20,186 @@ type sealer interface {
 	Seal(name string, plain []byte) ([]byte, error)
 	Open(name string, sealed []byte) ([]byte, error)
 	// Where says in words what protects the values, for the people who decide on modes.
-	Where() string
+	Where() Sealing
 }
 
-// fileSealer seals with AES-256-GCM under a key in a file. Whoever can read both file and store has
-// the values: it protects copies of the store, not a stolen machine.
-type fileSealer struct {
-	aead cipher.AEAD
-	path string
+// SealConfig says by what the node key can be protected here.
+type SealConfig struct {
+	PassphraseFile string // a file with the passphrase, such as a systemd credential; none: somebody enters it
+	TPM            string // device (/dev/tpmrm0) or Unix socket of a TPM 2.0; none: there is no TPM to use
 }
 
-func newFileSealer(dir string) (*fileSealer, error) {
-	path := filepath.Join(dir, "node.key")
-	key, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		key = make([]byte, 32)
-		rand.Read(key)
-		err = writeFile(path, key)
-	}
-	if err != nil {
+// Sealing says what protects the codes that a node keeps.
+type Sealing struct {
+	Protector string `json:"protector"`        // one of the cluster's protectors
+	Where     string `json:"where"`            // "a key in the file …"
+	Risk      string `json:"risk"`             // what that means when the machine is stolen, or restarts
+	Sealed    string `json:"sealed,omitempty"` // why the node key is not open; empty when it is
+}
+
+func (s Sealing) String() string { return s.Where }
+
+// ErrSealed says that the node waits for its node key: it can do nothing before.
+var ErrSealed = errors.New("this node is sealed: it waits for the key that opens its stored codes; run \"keyferry unseal\" on it")
+
+// A nodeKey seals with AES-256-GCM under the node key. How that is kept is its protector's matter.
+type nodeKey struct {
+	dir string
+	cfg SealConfig
+
+	mu    sync.Mutex
+	key   []byte // nil while the node is sealed
+	aead  cipher.AEAD
+	by    string // protector
+	asked bool   // somebody entered the passphrase, or would have to
+	why   error  // the node is sealed
+}
+
+// Names in the data directory. node.key is the key itself and counts wherever it exists; otherwise
+// node.key.sealed does. node.key.old is a node.key that is just being wiped.
+const (
+	keyFile    = "node.key"
+	sealedFile = "node.key.sealed"
+	wipedFile  = "node.key.old"
+)
+
+// openNodeKey finds the node key, or makes the first one. A key that does not open leaves the node sealed.
+func openNodeKey(dir string, cfg SealConfig) (*nodeKey, error) {
+	k := &nodeKey{dir: dir, cfg: cfg}
+	key, err := os.ReadFile(k.path(keyFile))
+	switch {
+	case err == nil:
+		return k, k.use(key, cluster.ByFile)
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("node key: %w", err)
 	}
-	if len(key) != 32 {
-		return nil, fmt.Errorf("node key %s has %d bytes, not 32: it was damaged; restore it from where it was kept", path, len(key))
+	kept, err := readKept(k.path(sealedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, 32)
+		rand.Read(key)
+		if err := writeFile(k.path(keyFile), key); err != nil {
+			return nil, fmt.Errorf("node key: %w", err)
+		}
+		return k, k.use(key, cluster.ByFile)
 	}
-	block, err := aes.NewCipher(key)
-	clear(key)
 	if err != nil {
 		return nil, err
+	}
+	k.by, k.asked = kept.Protector, true
+	k.why = k.openAlone(kept)
+	return k, nil
+}
+
+// openAlone opens the node key with what the machine has: its TPM, or a file with the passphrase.
+func (k *nodeKey) openAlone(kept keptKey) error {
+	if kept.Protector == cluster.ByTPM {
+		return k.openKept(kept, nil)
+	}
+	if k.cfg.PassphraseFile == "" {
+		return errors.New("somebody has to enter the passphrase of the node key")
+	}
+	passphrase, err := readPassphrase(k.cfg.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	defer clear(passphrase)
+	if err := k.openKept(kept, passphrase); err != nil {
+		return fmt.Errorf("%s: %w", k.cfg.PassphraseFile, err)
+	}
+	k.asked = false
+	return nil
+}
+
+// openKept opens the node key and begins to use it.
+func (k *nodeKey) openKept(kept keptKey, passphrase []byte) error {
+	key, err := kept.open(k.cfg, passphrase)
+	if err != nil {
+		return err
+	}
+	if err := k.use(key, kept.Protector); err != nil {
+		return err
+	}
+	k.why = nil
+	return wipeFile(k.path(wipedFile)) // of a switch that was cut off
+}
+
+// use takes a key over.
+func (k *nodeKey) use(key []byte, by string) error {
+	if len(key) != 32 {
+		return fmt.Errorf("node key %s has %d bytes, not 32: it was damaged; restore it from where it was kept", k.path(keyFile), len(key))
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return err
 	}
 	// NewGCMWithRandomNonce also runs where only FIPS 140 modes are allowed.
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
+		return err
+	}
+	k.key, k.aead, k.by = key, aead, by
+	return nil
+}
+
+func (k *nodeKey) path(name string) string { return filepath.Join(k.dir, name) }
+
+// gcm is the cipher, once the key is open.
+func (k *nodeKey) gcm() (cipher.AEAD, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.aead == nil {
+		return nil, ErrSealed
+	}
+	return k.aead, nil
+}
+
+func (k *nodeKey) Seal(name string, plain []byte) ([]byte, error) {
+	aead, err := k.gcm()
+	if err != nil {
 		return nil, err
 	}
-	return &fileSealer{aead, path}, nil
+	return aead.Seal(nil, nil, plain, []byte(name)), nil
 }
 
-func (f *fileSealer) Seal(name string, plain []byte) ([]byte, error) {
-	return f.aead.Seal(nil, nil, plain, []byte(name)), nil
-}
-
-func (f *fileSealer) Open(name string, sealed []byte) ([]byte, error) {
-	plain, err := f.aead.Open(nil, nil, sealed, []byte(name))
+func (k *nodeKey) Open(name string, sealed []byte) ([]byte, error) {
+	aead, err := k.gcm()
 	if err != nil {
-		return nil, fmt.Errorf("what is stored as %s does not open with the node key %s: was the key or the store replaced?", name, f.path)
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, sealed, []byte(name))
+	if err != nil {
+		return nil, fmt.Errorf("what is stored as %s does not open with the node key in %s: was the key or the store replaced?", name, k.dir)
 	}
 	return plain, nil
 }
 
-func (f *fileSealer) Where() string { return "a key in the file " + f.path }
+// protector is what the cluster is told.
+func (k *nodeKey) protector() string { return k.Where().Protector }
+
+func (k *nodeKey) Where() Sealing {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := Sealing{Protector: k.by}
+	switch {
+	case k.by == cluster.ByTPM:
+		s.Where = "a node key that the TPM of this machine seals"
+		s.Risk = "Whoever has only the disk or a copy of it cannot open the slot. Whoever has the whole machine, or is root on it, may."
+	case k.by == cluster.ByPassphrase && !k.asked:
+		s.Protector = cluster.ByCredential
+		s.Where = "a node key that opens with the passphrase in the file " + k.cfg.PassphraseFile
+		s.Risk = "It is as safe as that file: whoever has both, or is root on the machine, may be able to open the slot."
+	case k.by == cluster.ByPassphrase:
+		s.Where = "a node key that opens with a passphrase, which somebody enters after each start"
+		s.Risk = "Whoever steals the machine while it is off cannot open the slot. But after each start no slot of the node opens until somebody enters the passphrase."
+	default:
+		s.Where = "a key in the file " + k.path(keyFile)
+		s.Risk = "Whoever gets hold of this machine or its disk may be able to open the slot: the key lies beside the code. A passphrase or a TPM can protect it better."
+	}
+	if k.why != nil {
+		s.Sealed = k.why.Error()
+	}
+	return s
+}
 
 // writeFile writes a file whole and durably, or not at all.
 func writeFile(path string, b []byte) error {
@@ -82,6 +216,33 @@ func writeFile(path string, b []byte) error {
 	}
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// wipeFile overwrites a file once and removes it. File systems and disks may keep older copies of its
+// blocks all the same.
+func wipeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	noise := make([]byte, 32)
+	rand.Read(noise)
+	if _, err = f.Write(noise); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Remove(path)
 	}
 	if err != nil {
 		return err

@@ -30,9 +30,6 @@ func (id *Identity) ClusterName() string {
 // RestartDir is where root puts the commands that restart applications; empty when there is none.
 func (n *Node) RestartDir() string { return n.cfg.RestartDir }
 
-// Sealing says in words what protects the codes that the node keeps.
-func (n *Node) Sealing() string { return n.sealer.Where() }
-
 // What forms ask for before they send: the shortest password and the shortest code that people choose,
 // in characters.
 const (

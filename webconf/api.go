@@ -7,10 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"time"
-
-	"github.com/keyferry/keyferry/cluster"
 )
 
 // kind checks the type of a request's body.
@@ -82,28 +79,4 @@ func apiJob(c *call) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, j)
-}
-
-// apiAudit answers with entries of the audit trail, the newest first.
-func apiAudit(c *call) error {
-	limit := uint64(100)
-	if s := c.QueryParam("limit"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 63)
-		if err != nil || n == 0 {
-			return invalid("limit must be a number from 1 to %d", maxAPIEntries)
-		}
-		limit = min(n, maxAPIEntries)
-	}
-	before, err := optionalNumber(c.QueryParam("before"))
-	if err != nil {
-		return err
-	}
-	entries := []cluster.Entry{}
-	audit := c.m.State().Audit
-	for i := len(audit) - 1; i >= 0 && uint64(len(entries)) < limit; i-- {
-		if before == 0 || audit[i].Seq < before {
-			entries = append(entries, audit[i])
-		}
-	}
-	return c.JSON(http.StatusOK, entries)
 }

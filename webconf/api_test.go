@@ -290,6 +290,8 @@ func apiWrongInputs(t *testing.T, s *socket) {
 		{get, "/jobs/none?wait=x", "", "", 400, "invalid"},
 		{get, "/audit?limit=0", "", "", 400, "invalid"},
 		{get, "/audit?before=-1", "", "", 400, "invalid"},
+		{get, "/audit?since=x", "", "", 400, "invalid"},
+		{post, "/audit/export", "application/json", `{"since":"x"}`, 400, "invalid"},
 		{put, "/applications/Bad_Name", "application/json", `{}`, 400, "invalid"},
 		{get, "/nowhere", "", "", 404, "not_found"},
 		{put, "/slots", "", "", 405, "invalid"},

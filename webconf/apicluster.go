@@ -24,6 +24,7 @@ type statusAnswer struct {
 	Nodes       []nodeAnswer `json:"nodes"`
 	Slots       slotCount    `json:"slots"`
 	Keys        node.Summary `json:"keys"`
+	Sealing     node.Sealing `json:"sealing"` // what protects the stored codes, and why the node is sealed if it is
 	Problems    []problem    `json:"problems"`
 }
 
@@ -48,7 +49,7 @@ type slotCount struct {
 
 func apiStatus(c *call) error {
 	n := c.srv.node
-	a := statusAnswer{Node: n.Name(), Version: n.Version(), Nodes: []nodeAnswer{}, Problems: []problem{}, Keys: node.Summary{Alone: []string{}}}
+	a := statusAnswer{Node: n.Name(), Version: n.Version(), Nodes: []nodeAnswer{}, Problems: []problem{}, Keys: node.Summary{Alone: []string{}}, Sealing: n.Sealing()}
 	if c.m == nil {
 		return c.JSON(http.StatusOK, a)
 	}

@@ -39,14 +39,76 @@ func (r auditRow) Name() string {
 	return name
 }
 
-// An auditFilter says which rows are wanted.
+// An auditFilter says which rows are wanted. What is zero does not filter.
 type auditFilter struct {
-	Result string // one of the cluster's results; empty: all
+	Result string // one of the cluster's results
 	Text   string // somewhere in the row, in any case
+	Who    string // name of an actor
+	Node   string
+	Act    string
+	Alerts bool // only those that somebody should look at
+	Since  time.Time
+	Until  time.Time
+}
+
+// readAuditFilter reads a filter from a query. Days count in UTC, and until a day is until its end.
+func readAuditFilter(q url.Values) (f auditFilter, err error) {
+	value := func(name string) string { return strings.TrimSpace(q.Get(name)) }
+	f = auditFilter{Result: value("result"), Text: value("text"), Who: value("who"), Node: value("node"), Act: value("act"), Alerts: value("alerts") != ""}
+	if f.Since, err = optionalTime(value("since"), false); err == nil {
+		f.Until, err = optionalTime(value("until"), true)
+	}
+	return f, err
+}
+
+// optionalTime reads a day or an instant; the zero time when there is none.
+func optionalTime(s string, end bool) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if day, err := time.Parse(time.DateOnly, s); err == nil {
+		if end {
+			day = day.AddDate(0, 0, 1).Add(-1)
+		}
+		return day, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, invalid("%q is neither a day like 2026-03-01 nor a time like 2026-03-01T12:00:00Z", s)
+	}
+	return t, nil
+}
+
+// query is the filter as a query, without what is zero.
+func (f auditFilter) query() url.Values {
+	q := url.Values{}
+	for name, value := range map[string]string{"text": f.Text, "result": f.Result, "who": f.Who, "node": f.Node, "act": f.Act, "since": dayOf(f.Since), "until": dayOf(f.Until)} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if f.Alerts {
+		q.Set("alerts", "1")
+	}
+	return q
+}
+
+// dayOf writes a time as optionalTime reads it: as a day where it is the beginning or the end of one.
+func dayOf(t time.Time) string {
+	switch {
+	case t.IsZero():
+		return ""
+	case t.Equal(t.Truncate(24 * time.Hour)), t.Equal(t.Truncate(24*time.Hour).AddDate(0, 0, 1).Add(-1)):
+		return t.UTC().Format(time.DateOnly)
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 func (f auditFilter) wants(r auditRow) bool {
-	if f.Result != "" && r.Result != f.Result {
+	switch {
+	case f.Result != "" && r.Result != f.Result, f.Who != "" && r.Actor.Name != f.Who, f.Node != "" && r.Node != f.Node,
+		f.Act != "" && r.Act != f.Act, f.Alerts && r.Alert == "",
+		!f.Since.IsZero() && r.Time.Before(f.Since), !f.Until.IsZero() && r.Time.After(f.Until):
 		return false
 	}
 	if f.Text == "" {
@@ -103,7 +165,10 @@ type auditView struct {
 }
 
 func auditPage(c *call) error {
-	f := auditFilter{Result: c.QueryParam("result"), Text: strings.TrimSpace(c.QueryParam("text"))}
+	f, err := readAuditFilter(c.QueryParams())
+	if err != nil {
+		return err
+	}
 	before, err := optionalNumber(c.QueryParam("before"))
 	if err != nil {
 		return err
@@ -134,12 +199,7 @@ func (v auditView) Gone() uint64 { return v.First - 1 }
 
 // PagePath is the address of the page that begins below an entry.
 func (v auditView) PagePath(before uint64) string {
-	q := url.Values{}
-	for name, value := range map[string]string{"text": v.Filter.Text, "result": v.Filter.Result} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
+	q := v.Filter.query()
 	if before > 0 {
 		q.Set("before", strconv.FormatUint(before, 10))
 	}

@@ -16,6 +16,7 @@ type call struct {
 	echo.Context
 	srv     *Server
 	m       *node.Member      // nil before the node is a member; then only public routes of the API are reached
+	alone   error             // why it is none: it is new, or sealed
 	actor   cluster.Actor     // empty when nobody is logged in
 	session *sessions.Session // of the console
 	now     *situation        // see look
@@ -30,7 +31,7 @@ func (c *call) authorize(p cluster.Permission, slot string) error {
 	case p == public:
 		return nil
 	case c.m == nil:
-		return node.ErrNotMember
+		return c.alone
 	case c.actor.Kind == "":
 		return errNoSession
 	case p == loggedIn:

@@ -104,6 +104,8 @@ func judge(err error) verdict {
 		return verdict{http.StatusUnauthorized, "denied", text, 0}
 	case errors.Is(err, node.ErrNotMember):
 		return verdict{http.StatusConflict, "not_member", text, 0}
+	case errors.Is(err, node.ErrSealed):
+		return verdict{http.StatusServiceUnavailable, "sealed", text, 0}
 	case node.IsRefusal(err):
 		return verdict{http.StatusConflict, "refused", text, 0}
 	case errors.Is(err, hsm.Internal):

@@ -76,7 +76,7 @@ func functions(files *static) template.FuncMap {
 
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
-		"modeWord": modeWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
+		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 
 		"roleWord": roleWord, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
 		"receiptPath": receiptPath,

@@ -65,7 +65,7 @@ func silentSituation() *situation {
 func failed(name, text string) *form {
 	f := newForm(name, map[string]string{"name": text, "label": text, "kind": "command", "target": text, "mode": "manual", "hours": text})
 	f.fail("", "%s", text)
-	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days"} {
+	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase"} {
 		f.fail(field, "%s", text)
 	}
 	return f
@@ -76,6 +76,8 @@ func plainPages(v *situation, text string) []page {
 		{Name: "status", Title: "Status", Nav: "/", Data: newStatusView(v)},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{v.Node, modulesOf(v, text)}},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{Node: v.Node}},
+		{Name: "protection", Title: "Protection", Nav: "/hsm", Data: newProtectionView(v, node.Sealing{Protector: cluster.ByFile, Where: text, Risk: text}, node.SealConfig{})},
+		{Name: "protection", Title: "Protection", Nav: "/hsm", Form: failed("protect", text), Data: newProtectionView(v, node.Sealing{Protector: cluster.ByTPM, Where: text, Risk: text}, node.SealConfig{TPM: text, PassphraseFile: text})},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{}, 2)},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{Slot: "Slot01", Gaps: true, Text: text}, 1)},
 		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v.State, auditFilter{}, 0)},
@@ -143,7 +145,7 @@ func slotPages(v *situation) []page {
 			if err != nil {
 				panic(err)
 			}
-			slot.Sealing = "a key in the file " + evil
+			slot.Sealing = node.Sealing{Protector: "file", Where: "a key in the file " + evil, Risk: evil}
 			list = append(list, page{Name: "slot", Title: "Slot " + s.Label, Nav: "/slots", Form: f, Data: slot})
 		}
 	}

@@ -72,6 +72,8 @@ func consoleRoutes() []route {
 		{get, "/", cluster.MayView, statusPage, none},
 		{get, "/hsm", cluster.MayView, hsmPage, none},
 		{post, "/hsm/reload", cluster.MayManageSlots, reloadModule, small},
+		{get, "/protection", cluster.MayView, protectionPage, none},
+		{post, "/protection", cluster.MayManageCodes, protect, small},
 		{get, "/coverage", cluster.MayView, coveragePage, none},
 		{get, "/coverage.csv", cluster.MayView, coverageCSV, none},
 		{get, "/coverage/:label/:fingerprint", cluster.MayView, keyPage, none},
@@ -122,6 +124,7 @@ func consoleRoutes() []route {
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
 		{get, "/cluster/nodes/:node/identity.jwk", cluster.MayView, identityKey, none},
 		{get, "/audit", cluster.MayView, auditPage, none},
+		{post, "/audit/export", cluster.MayExportAudit, exportAudit, small},
 		{get, "/jobs", cluster.MayView, jobsPage, none},
 		{get, "/jobs/:id", cluster.MayView, jobPage, none},
 	}
@@ -137,6 +140,8 @@ func apiRoutes() []route {
 		{post, v1 + "/cluster/invitations", cluster.MayManageNodes, apiInvite, small},
 		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
 
+		{post, v1 + "/unseal", public, apiUnseal, small},
+		{post, v1 + "/protection", cluster.MayManageCodes, apiProtect, small},
 		{get, v1 + "/hsm", cluster.MayView, apiHSM, none},
 		{get, v1 + "/slots", cluster.MayView, apiSlots, none},
 		{post, v1 + "/slots", cluster.MayManageSlots, apiNewSlot, small},
@@ -178,5 +183,7 @@ func apiRoutes() []route {
 		{get, v1 + "/people/:name/factors", cluster.MayManageAccounts, apiFactors, none},
 		{post, v1 + "/people/:name/factors/remove", cluster.MayManageAccounts, apiRemoveFactor, small},
 		{get, v1 + "/audit", cluster.MayView, apiAudit, none},
+		{get, v1 + "/audit/status", cluster.MayView, apiAuditStatus, none},
+		{post, v1 + "/audit/export", cluster.MayExportAudit, apiExportAudit, small},
 	}
 }

@@ -163,10 +163,10 @@ func (s *Server) identified(who func(*call) error) echo.MiddlewareFunc {
 			c := &call{Context: ec, srv: s}
 			ec.Set(callKey, c)
 			m, err := s.node.Member()
-			if err != nil && !errors.Is(err, node.ErrNotMember) {
+			if err != nil && !errors.Is(err, node.ErrNotMember) && !errors.Is(err, node.ErrSealed) {
 				return err
 			}
-			c.m = m
+			c.m, c.alone = m, err
 			if err := who(c); err != nil {
 				return err
 			}

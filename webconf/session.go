@@ -143,7 +143,7 @@ func stillValid(a cluster.Account, session map[any]any) bool {
 // fromBrowser finds the session of a request to the console.
 func (c *call) fromBrowser() error {
 	if c.m == nil {
-		return node.ErrNotMember
+		return c.alone
 	}
 	session, err := c.srv.sessions.Get(c.Request(), c.srv.sessions.cookie)
 	if err != nil {

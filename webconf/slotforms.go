@@ -14,11 +14,11 @@ import (
 type slotFormView struct {
 	Node    string
 	Modules []string
-	Serial  string   // of a token that is there already
-	Module  string   // where that is
-	Sealing string   // what protects a generated code
-	Others  []string // nodes that have a slot with this label
-	Usual   string   // the mode they use
+	Serial  string       // of a token that is there already
+	Module  string       // where that is
+	Sealing node.Sealing // what protects a generated code
+	Others  []string     // nodes that have a slot with this label
+	Usual   string       // the mode they use
 	MinCode int
 }
 

@@ -106,10 +106,10 @@ type slotView struct {
 	Node    string
 	Slot    *slotRow // nil when this node has no token in it
 	Others  []otherSeat
-	Sealing string // what protects a generated code
-	Gaps    int    // keys of the slot that are not everywhere
-	Keys    int    // keys of the slot on any node
-	MinCode int    // characters
+	Sealing node.Sealing // what protects a generated code
+	Gaps    int          // keys of the slot that are not everywhere
+	Keys    int          // keys of the slot on any node
+	MinCode int          // characters
 
 	RotateEvery int // days after which nodes replace generated codes; 0: never
 }

@@ -256,6 +256,7 @@ var actWords = map[string]string{
 	"sync.build":        "Package made",
 	"sync.import":       "Package imported",
 	"slot.code-differs": "Code of a token changed by another program",
+	"node.protect":      "Protection of stored codes changed",
 	"slot.rotate":       "Generated code replaced",
 	"slot.try-code":     "Stored code tried",
 	"slot.rotation":     "Schedule for new codes set",

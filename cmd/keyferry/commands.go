@@ -57,6 +57,8 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 		a.hsmCommand(),
 		a.clusterCommand(),
 		a.firstCodeCommand(),
+		a.protectCommand(),
+		a.unsealCommand(),
 	)
 	group(root, "keys",
 		a.slotsCommand(),

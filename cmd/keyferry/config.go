@@ -36,6 +36,10 @@ type config struct {
 
 		PasskeyDomain string `toml:"passkey_domain,omitempty" comment:"domain of all consoles of the cluster, for passkeys; none when empty"`
 	} `toml:"webconf"`
+	Seal struct {
+		PassphraseFile string `toml:"passphrase_file,omitempty" comment:"file with the passphrase of the node key, such as a systemd credential; without it somebody enters the passphrase after each start"`
+		TPM            string `toml:"tpm,omitempty" comment:"TPM 2.0 that may seal the node key, usually /dev/tpmrm0"`
+	} `toml:"seal,omitempty"`
 	Modules     []moduleConfig     `toml:"module"`
 	Kubernetes  []kubernetesConfig `toml:"kubernetes,omitempty"`
 	Webhooks    []webhookConfig    `toml:"webhook,omitempty"`
@@ -92,8 +96,9 @@ func (c *config) check() error {
 	}
 	c.Socket = cmp.Or(c.Socket, defaultSocket)
 	c.CodesDir = cmp.Or(c.CodesDir, defaultCodes)
-	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}, {"codes_dir", c.CodesDir}} {
-		if p.path == "" && p.what != "restart_dir" {
+	for _, p := range []struct{ what, path string }{{"data_dir", c.DataDir}, {"socket", c.Socket}, {"restart_dir", c.RestartDir}, {"codes_dir", c.CodesDir},
+		{"seal.passphrase_file", c.Seal.PassphraseFile}, {"seal.tpm", c.Seal.TPM}} {
+		if p.path == "" && (p.what == "data_dir" || p.what == "socket") {
 			return fmt.Errorf("%s is missing", p.what)
 		}
 		if p.path != "" && !filepath.IsAbs(p.path) {
@@ -181,6 +186,7 @@ func (c *config) node() node.Config {
 	n := node.Config{
 		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
 		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
+		Seal: node.SealConfig{PassphraseFile: c.Seal.PassphraseFile, TPM: c.Seal.TPM},
 	}
 	for _, m := range c.Modules {
 		n.Modules = append(n.Modules, node.ModuleConfig{Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs})

@@ -28,6 +28,7 @@ func TestDemo(t *testing.T) {
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
 	t.Run("killed daemons", func(t *testing.T) { killedImports(t, d) })
+	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })
 	if t.Failed() {
 		return
 	}
@@ -94,6 +95,8 @@ func badInput(t *testing.T, d *testDemo) {
 		{"an argument too many", "", "unknown command", []string{"coverage", "demo-ca"}},
 		{"an app without slot", "", "slot", []string{"apps", "add", "ejbca"}},
 		{"an app with a path", "", "command", []string{"apps", "add", "ejbca", "--slot", "demo-ca", "--command", "../../bin/sh"}},
+		{"an audit trail of no day", "", "neither a day", []string{"audit", "export", "--since", "yesterday", "-o", filepath.Join(dir, "x")}},
+		{"an audit trail without a file", "", "output", []string{"audit", "export"}},
 		{"no such app", "", "ejbca", []string{"apps", "restart", "ejbca"}},
 	} {
 		out, err := d.keyferry(0, c.in, c.args...)

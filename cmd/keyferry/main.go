@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -14,6 +15,19 @@ import (
 func main() {
 	if err := newApp(os.Stdin, os.Stdout, os.Stderr).run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "keyferry:", err)
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
+}
+
+// An exitError is an error with an exit status of its own.
+type exitError struct {
+	status int
+	error
+}
+
+func exitStatus(err error) int {
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.status
+	}
+	return 1
 }

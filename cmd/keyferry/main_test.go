@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "keyferry:", err)
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
 }
 

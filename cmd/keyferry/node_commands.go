@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
 	"github.com/spf13/cobra"
 )
@@ -127,6 +126,7 @@ type status struct {
 		Total  int `json:"total"`
 	} `json:"slots"`
 	Keys     node.Summary `json:"keys"`
+	Sealing  node.Sealing `json:"sealing"`
 	Problems []struct {
 		Severity string `json:"severity"`
 		Text     string `json:"text"`
@@ -146,6 +146,12 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			return a.print(s, func(row func(...any)) {
 				row("Node", s.Node+" ("+s.Version+")")
+				if s.Sealing.Sealed != "" {
+					row("Sealed", s.Sealing.Sealed)
+					row("", "no slot is open, and this node takes no part in its cluster: run \"keyferry unseal\" on it")
+					return
+				}
+				row("Stored codes", "sealed by "+s.Sealing.Where)
 				if !s.Member {
 					row("Cluster", "none yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other")
 					return
@@ -237,28 +243,4 @@ func (a *app) jobsCommand() *cobra.Command {
 			})
 		},
 	})
-}
-
-func (a *app) auditCommand() *cobra.Command {
-	var limit int
-	c := &cobra.Command{
-		Use:   "audit",
-		Short: "Show who did what, when and where, the newest last",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			entries, err := get[[]cluster.Entry](c.Context(), a.client(), fmt.Sprintf("/audit?limit=%d", limit))
-			if err != nil {
-				return err
-			}
-			return a.print(entries, func(row func(...any)) {
-				row("SEQ", "TIME", "NODE", "WHO", "ACT", "OBJECT", "RESULT", "DETAIL")
-				for i := len(entries) - 1; i >= 0; i-- {
-					e := entries[i]
-					row(e.Seq, e.Time.UTC().Format(time.RFC3339), e.Node, e.Actor, e.Act, e.Object, e.Result, e.Detail)
-				}
-			})
-		},
-	}
-	c.Flags().IntVar(&limit, "limit", 100, "how many `entries`")
-	return a.dataFlag(c)
 }

@@ -88,15 +88,27 @@ func (a *app) wait(ctx context.Context, c *client, job node.Job) (node.Job, erro
 
 // download writes a package to a file, whole or not at all.
 func download(ctx context.Context, c *client, path, file string) error {
+	return writeWhole(file, func(w io.Writer) error {
+		return c.send(ctx, http.MethodGet, path, "", nil, func(r io.Reader) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	}, nil)
+}
+
+// writeWhole writes a file and checks it, if there is a check, before it has its name.
+func writeWhole(file string, write func(io.Writer) error, check func(io.Reader) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".keyferry-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	err = c.send(ctx, http.MethodGet, path, "", nil, func(r io.Reader) error {
-		_, err := io.Copy(tmp, r)
-		return err
-	})
+	err = write(tmp)
+	if err == nil && check != nil {
+		if _, err = tmp.Seek(0, io.SeekStart); err == nil {
+			err = check(tmp)
+		}
+	}
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}
