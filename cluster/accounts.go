@@ -156,8 +156,9 @@ func (c *PutAccount) apply(s *State, m Meta) error {
 	if err := check(s.keepsOfficer(old, a), s.keepsApprovers(old, a)); err != nil {
 		return err
 	}
+	before := *s
 	s.Accounts = with(s.Accounts, c.Name, a)
-	return nil
+	return s.keepsCustodians(&before, c.Name)
 }
 
 func sameGrant(a, b RoleGrant) bool { return a.Role == b.Role && slices.Equal(a.Slots, b.Slots) }
@@ -255,8 +256,9 @@ func (c *RemoveAccount) apply(s *State, m Meta) error {
 	if err := check(s.keepsOfficer(a, Account{}), s.keepsApprovers(a, Account{})); err != nil {
 		return err
 	}
-	s.Accounts = without(s.Accounts, c.Name)
-	return nil
+	before := *s
+	s.Accounts, s.Custodians = without(s.Accounts, c.Name), without(s.Custodians, c.Name)
+	return s.keepsCustodians(&before, c.Name)
 }
 
 // ungrant takes a slot that is gone out of all roles, so that a later slot with its label is not given to

@@ -181,6 +181,9 @@ func TestAuthorization(t *testing.T) {
 		"factor.certificate":   {&AddCertificate{Name: "otto", Certificate: testCertificate(2)}, operators},
 		"factor.remove":        {&RemoveFactor{Name: "otto", Factor: FactorTOTP}, operators},
 		"factor.used":          {&ReportFactor{Name: "anna", Factor: FactorTOTP, Counter: 101}, nodes},
+		"custodian.put":        {&PutCustodian{Account: "anna", Key: "key-9", Public: []byte{4}, Sealed: testSealed}, []string{"account"}},
+		"custody.put":          {&PutSplit{Slot: "payments", Base: testSplit(1, 2, "frida", "greta").ID, Split: testSplit(2, 2, "frida", "greta")}, operators},
+		"custody.remove":       {&RemoveSplit{Slot: "payments", Split: "split-9"}, operators},
 	}
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)
@@ -275,6 +278,12 @@ func TestAuditTrail(t *testing.T) {
 		"account/anna slot.activate slot/payments done in 1 s act-1",
 		"account/anna key.generate slot/payments started  act-2",
 		"account/anna account.locked account/anna refused 5 wrong passwords",
+		"account/anna account.put account/frida done new, crypto-user",
+		"account/frida custodian.put account/frida done a new custodian key",
+		"account/anna account.put account/greta done new, crypto-user",
+		"account/greta custodian.put account/greta done a new custodian key",
+		"account/anna custody.put slot/payments done generation 1, 2 of frida, greta",
+		"account/anna seat.put slot/payments done token 100 of softhsm2, mode shared",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit trail:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

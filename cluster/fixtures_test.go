@@ -118,7 +118,7 @@ func history() []step {
 	steps = append(steps, admission("node2", 2)...)
 	steps = append(steps, admission("node3", 3)...)
 	steps = append(steps, factorHistory()...)
-	return append(steps,
+	steps = append(steps,
 		step{"node1", anna, &AddInvite{Hash: testInvite(4), Node: "node4", Expires: epoch.Add(time.Hour)}},
 		step{"node1", anna, &SetTrust{Trusting: "node3", Trusted: "node2"}},
 		step{"node1", anna, &PutSeat{Slot: "payments", Seat: testSeat("100")}},
@@ -150,6 +150,7 @@ func history() []step {
 		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},
 		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Statement: "eyJ.c.s"}},
 	)
+	return append(steps, sharedHistory()...)
 }
 
 // as makes an actor of an account.

@@ -153,6 +153,26 @@ const (
 	// maxHash bounds an encoded password hash; argon2id with default sizes has about 100 bytes.
 	maxHash = 256
 
+	// maxHolders bounds the custodians of one slot. A share is sealed to each, at 2.4 kB in a record of
+	// the snapshot; more people than that do not meet after a power cut.
+	maxHolders = 20
+
+	// maxSplits bounds the generations of a slot's shared code that are remembered. There are as many as
+	// tokens that differ: a node that was away keeps the old code until its custodians come again.
+	maxSplits = 8
+
+	// maxGeneration bounds how often a shared code is changed.
+	maxGeneration = 1_000_000
+
+	// maxSealedShare bounds a share as HPKE seals it: a key encapsulation of 1,665 bytes and 82 more.
+	maxSealedShare = 4 << 10
+
+	// maxCustodianKey bounds the public half of a custodian's key: 1,665 bytes.
+	maxCustodianKey = 4 << 10
+
+	// maxSealedKey bounds a custodian's private half, sealed and in text; it has about 150 bytes.
+	maxSealedKey = 512
+
 	// maxKeyID is the hexadecimal form of a 256 byte CKA_ID; modules in use make 4 to 64 bytes.
 	maxKeyID = 512
 

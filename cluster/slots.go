@@ -8,6 +8,7 @@ type Slot struct {
 	Created     time.Time       `json:"created"`
 	Seats       map[string]Seat `json:"seats"`                  // by node
 	RotateEvery int             `json:"rotate_every,omitempty"` // days after which nodes replace generated codes; 0: never
+	Custody     []Split         `json:"custody,omitempty"`      // of codes that people share, the newest generation last
 }
 
 // Seat is what one node has in a slot.
@@ -15,7 +16,7 @@ type Seat struct {
 	Node     string    `json:"node"`
 	Module   string    `json:"module"` // name of the PKCS#11 module on that node
 	Serial   string    `json:"serial"` // of the token: slots are addressed by it, never by slot number
-	Mode     string    `json:"mode"`   // Generated or Manual
+	Mode     string    `json:"mode"`   // Generated, Manual or Shared
 	State    SeatState `json:"state"`
 	Reason   string    `json:"reason,omitempty"`   // of the state, for people
 	Since    time.Time `json:"since"`              // when the state began
@@ -24,6 +25,9 @@ type Seat struct {
 	MinCode  int       `json:"min_code"`           // shortest authentication code the token takes
 	MaxCode  int       `json:"max_code"`           // longest
 	CodeFacts
+
+	Generation int `json:"generation,omitempty"` // of the shared code that the token has
+	Next       int `json:"next,omitempty"`       // that it is just getting, or may have got before the node stopped
 }
 
 // CodeFacts is what a node tells of the authentication code of a seat: never the code, only what has
@@ -52,6 +56,7 @@ func checkInstant(what string, t time.Time) error {
 const (
 	Generated = "generated" // the node made the code and keeps it
 	Manual    = "manual"    // people keep the code
+	Shared    = "shared"    // manual, m of n: the code exists only as shares of custodians
 )
 
 // SeatState is whether applications can use the token.
@@ -81,8 +86,9 @@ func (c *PutSeat) describe() (string, string) {
 func (c *PutSeat) validate() error {
 	seat := &c.Seat
 	return check(checkLabel(c.Slot), checkLine("module name", seat.Module, 64), checkLine("token serial", seat.Serial, maxSerial),
-		checkOneOf("mode", seat.Mode, Generated, Manual), checkSeat(seat.State, seat.Reason, seat.Receiver),
-		checkRange("shortest code", seat.MinCode, 0, maxCode), checkRange("longest code", seat.MaxCode, seat.MinCode, maxCode), seat.CodeFacts.validate())
+		checkOneOf("mode", seat.Mode, Generated, Manual, Shared), checkSeat(seat.State, seat.Reason, seat.Receiver),
+		checkRange("shortest code", seat.MinCode, 0, maxCode), checkRange("longest code", seat.MaxCode, seat.MinCode, maxCode), seat.CodeFacts.validate(),
+		checkRange("generation", seat.Generation, 0, maxGeneration), checkRange("next generation", seat.Next, 0, maxGeneration))
 }
 
 func checkSeat(state SeatState, reason, receiver string) error {
@@ -108,6 +114,9 @@ func (c *PutSeat) apply(s *State, m Meta) error {
 	if old, ok := slot.Seats[m.Node]; ok && old.State == seat.State {
 		seat.Since = old.Since
 	}
+	if seat.Mode != Shared && slot.Seats[m.Node].Mode == Shared {
+		slot.leaves(m.Node)
+	}
 	s.putSeat(slot, seat)
 	return nil
 }
@@ -115,6 +124,9 @@ func (c *PutSeat) apply(s *State, m Meta) error {
 // putSeat stores seat in slot.
 func (s *State) putSeat(slot Slot, seat Seat) {
 	slot.Seats = with(slot.Seats, seat.Node, seat)
+	if len(slot.Custody) > 0 {
+		slot.forget()
+	}
 	s.Slots = with(s.Slots, slot.Label, slot)
 }
 
@@ -124,6 +136,7 @@ type ReportSeat struct {
 	State    SeatState `json:"state"`
 	Reason   string    `json:"reason,omitempty"`
 	Receiver string    `json:"receiver,omitempty"` // empty: as it was
+	Next     int       `json:"next,omitempty"`     // generation of the shared code that the token may have by now
 	CodeFacts
 }
 
@@ -131,7 +144,7 @@ func (c *ReportSeat) Kind() string               { return "seat.report" }
 func (c *ReportSeat) describe() (string, string) { return "slot/" + c.Slot, string(c.State) }
 
 func (c *ReportSeat) validate() error {
-	return check(checkLabel(c.Slot), checkSeat(c.State, c.Reason, c.Receiver), c.CodeFacts.validate())
+	return check(checkLabel(c.Slot), checkSeat(c.State, c.Reason, c.Receiver), c.CodeFacts.validate(), checkRange("next generation", c.Next, 0, maxGeneration))
 }
 
 func (c *ReportSeat) apply(s *State, m Meta) error {
@@ -140,7 +153,12 @@ func (c *ReportSeat) apply(s *State, m Meta) error {
 		return err
 	}
 	old := seat
-	seat.State, seat.Reason, seat.CodeFacts = c.State, c.Reason, c.CodeFacts
+	seat.State, seat.Reason, seat.CodeFacts, seat.Next = c.State, c.Reason, c.CodeFacts, c.Next
+	if c.Next > 0 {
+		if _, ok := slot.Generation(c.Next); !ok { // before the token has a code that nobody could rebuild
+			return errorf(Conflict, "slot %q has no shared code of generation %d any more", c.Slot, c.Next)
+		}
+	}
 	if c.Receiver != "" {
 		seat.Receiver = c.Receiver
 	}
@@ -226,6 +244,10 @@ func (s *State) removeSeat(label, node string) {
 		return
 	}
 	slot.Seats = without(slot.Seats, node)
+	if len(slot.Custody) > 0 {
+		slot.leaves(node)
+		slot.forget()
+	}
 	s.Slots = with(s.Slots, label, slot)
 	if held, ok := s.Keys[label]; ok {
 		s.Keys = with(s.Keys, label, without(held, node))

@@ -85,6 +85,7 @@ func (s *State) encode(to io.Writer) error {
 		putAll(w, "receipt", receipts)
 	}
 	putAll(w, "account", s.Accounts)
+	putAll(w, "custodian", s.Custodians)
 	putAll(w, "app", s.Apps)
 	putAll(w, "policy", s.Policies)
 	putAll(w, "approval", s.Approvals)
@@ -163,6 +164,8 @@ func (r *reader) record(n int, line []byte) error {
 		return set(&s.Invites, raw.Key, raw.Value)
 	case "account":
 		return set(&s.Accounts, raw.Key, raw.Value)
+	case "custodian":
+		return set(&s.Custodians, raw.Key, raw.Value)
 	case "app":
 		return set(&s.Apps, raw.Key, raw.Value)
 	case "policy":

@@ -31,6 +31,8 @@ type State struct {
 	Acts      map[string]Act                  `json:"acts"`      // by id: begun and not ended
 	Audit     []Entry                         `json:"audit"`     // oldest first; the backing array is shared
 
+	Custodians map[string]Custodian `json:"custodians"` // who can hold shares of codes, by account
+
 	AuditBase   string            `json:"audit_base"`  // hash before the oldest entry of Audit
 	Checkpoints []Checkpoint      `json:"checkpoints"` // as they came; the backing array is shared
 	Signers     map[string]Signer `json:"signers"`     // of the checkpoints, by KeyHash

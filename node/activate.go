@@ -26,18 +26,44 @@ func (s *Slots) Activate(ctx context.Context, actor cluster.Actor, label string,
 	if state == cluster.Active {
 		return refuse("slot %q is activated already on node %s", label, s.m.Name())
 	}
-	if rec.Mode != cluster.Manual {
+	switch {
+	case rec.Mode == cluster.Generated:
 		return refuse("slot %q has a generated code, which the node keeps: nobody enters it", label)
+	case rec.Mode == cluster.Shared && !rec.Leaving:
+		return refuse("the code of slot %q exists only as shares: its custodians open it together", label)
 	}
 	if len(code) == 0 {
 		return refuse("enter the authentication code of slot %q", label)
 	}
 	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
-		if err := s.login(ctx, t, code, actor.String(), true); err != nil || !rec.Refused && rec.Pending == nil {
+		if err := s.login(ctx, t, code, actor.String(), true); err != nil {
 			return err
 		}
-		return s.update(t, func() { t.rec.Refused, t.rec.Pending = false, nil }) // of a switch to generated mode that came to nothing
+		return s.settleTyped(t, code)
 	})
+}
+
+// settleTyped records that a code which somebody entered is the token's: what was under way when the node
+// stopped has come to that, or to nothing. Where custodians are to take over, they find the code at hand for
+// an hour.
+func (s *Slots) settleTyped(t *seat, code []byte) error {
+	s.mu.Lock()
+	rec := t.rec
+	s.mu.Unlock()
+	if rec.Mode == cluster.Shared || rec.Mode == cluster.Manual && rec.Next > 0 {
+		if err := s.update(t, func() { t.rec.set(cluster.Manual, nil); t.rec.Told = false }); err != nil {
+			return err
+		}
+	}
+	if rec.Mode != cluster.Generated && s.m.State().Slots[rec.Slot].Due(s.m.Name()) {
+		s.mu.Lock()
+		t.prepare(code, time.Now())
+		s.mu.Unlock()
+	}
+	if !rec.Refused && rec.Pending == nil {
+		return nil
+	}
+	return s.update(t, func() { t.rec.Refused, t.rec.Pending = false, nil }) // of a switch to generated mode that came to nothing
 }
 
 // Deactivate closes a manual slot until somebody enters its code again. Sessions of applications are
@@ -51,7 +77,7 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	if rec.Mode != cluster.Manual {
+	if rec.Mode == cluster.Generated {
 		return refuse("slot %q has a generated code, so the node would open it again at once; switch it to manual mode first", label)
 	}
 	mod, err := s.m.node.module(rec.Module)
@@ -261,8 +287,8 @@ func (s *Slots) report(ctx context.Context, t *seat) {
 	switch {
 	case !rec.Told || !ok:
 		err = s.tell(ctx, t)
-	case known.State != state || known.Reason != reason || rec.Receiver != "" && known.Receiver != rec.Receiver || known.CodeFacts != rec.facts():
-		_, err = s.m.Cluster.Apply(ctx, &cluster.ReportSeat{Slot: rec.Slot, State: state, Reason: reason, Receiver: rec.Receiver, CodeFacts: rec.facts()}, s.m.self())
+	case known.State != state || known.Reason != reason || known.Next != rec.Next || rec.Receiver != "" && known.Receiver != rec.Receiver || known.CodeFacts != rec.facts():
+		_, err = s.m.Cluster.Apply(ctx, &cluster.ReportSeat{Slot: rec.Slot, State: state, Reason: reason, Receiver: rec.Receiver, Next: rec.Next, CodeFacts: rec.facts()}, s.m.self())
 	}
 	if err != nil {
 		s.m.log.Warn("the cluster does not know the state of a slot yet", "slot", rec.Slot, "error", err)

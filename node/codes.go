@@ -39,14 +39,23 @@ func checkManual(code []byte, minCode, maxCode int) error {
 
 // generatedCode makes a code for a token with the given limits.
 func generatedCode(minCode, maxCode int) ([]byte, error) {
+	n, err := generatedSize(minCode, maxCode)
+	if err != nil {
+		return nil, err
+	}
+	return newCode(n), nil
+}
+
+// generatedSize is how many characters a code that no person chose gets.
+func generatedSize(minCode, maxCode int) (int, error) {
 	n := maxGenerated
 	if maxCode > 0 {
 		n = min(n, maxCode)
 	}
 	if n = max(n, minCode); n < minGenerated {
-		return nil, refuse("this token takes codes of at most %d characters, which is too short for a generated one; use manual mode", maxCode)
+		return 0, refuse("this token takes codes of at most %d characters, which is too short for a generated one; use manual mode", maxCode)
 	}
-	return newCode(n), nil
+	return n, nil
 }
 
 // A seatRecord is what the node keeps of its token in a slot. Codes of manual slots are never in it.
@@ -54,7 +63,7 @@ type seatRecord struct {
 	Slot   string
 	Module string
 	Serial string // empty while the token is being made
-	Mode   string // cluster.Generated or cluster.Manual
+	Mode   string // cluster.Generated, cluster.Manual or cluster.Shared
 	Code   []byte // sealed; of generated mode
 	// Pending is a code that the token may or may not have by now, sealed. It is stored before the token
 	// is asked to change its code, so that after a crash one try tells which of them is right.
@@ -77,6 +86,11 @@ type seatRecord struct {
 	Receiver string // signed statement of the keys that receive packages
 	MinCode  int
 	MaxCode  int
+
+	Generation int // of the shared code that the token has
+	// Next is the generation of a shared code that the token may or may not have by now. It is stored
+	// before the token is asked, like Pending; only custodians can tell.
+	Next int
 }
 
 // facts is what the cluster is told about the code.
@@ -90,7 +104,14 @@ func (r *seatRecord) set(mode string, sealed []byte) {
 		r.Told = false
 	}
 	r.Mode, r.Code, r.Pending, r.Leaving, r.Changing, r.Refused = mode, sealed, nil, false, false, false
+	r.Generation, r.Next = 0, 0
 	r.CodeSince = time.Now().UTC().Round(0)
+}
+
+// share makes the shared code of a generation the one that counts.
+func (r *seatRecord) share(generation int) {
+	r.set(cluster.Shared, nil)
+	r.Generation, r.Told = generation, false
 }
 
 func (r *seatRecord) sealedName() string { return "code of slot " + r.Slot + " in module " + r.Module }

@@ -179,13 +179,15 @@ func (a *Accounts) checkFirstCode(typed string) error {
 	return nil
 }
 
-// newCode makes a generated code of n characters from an alphabet of 32: 5 bits each.
+// codeAlphabet is what generated codes are made of: 5 bits a character, none that looks like another.
+const codeAlphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+
+// newCode makes a generated code of n characters.
 func newCode(n int) []byte {
-	const alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
 	b := make([]byte, n)
 	rand.Read(b)
 	for i := range b {
-		b[i] = alphabet[b[i]&31]
+		b[i] = codeAlphabet[b[i]&31]
 	}
 	return b
 }

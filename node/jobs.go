@@ -25,18 +25,20 @@ type Jobs struct {
 // Job is one long piece of work, as of a moment.
 type Job struct {
 	ID     string        `json:"id"`
-	Kind   string        `json:"kind"`   // "build" or "import"
+	Kind   string        `json:"kind"`   // "build", "import" or "activate"
 	Object string        `json:"object"` // "slot/payments"
 	Actor  cluster.Actor `json:"actor"`
 	State  string        `json:"state"` // JobRunning, JobDone or JobFailed
 	Began  time.Time     `json:"began"`
 	Ended  time.Time     `json:"ended,omitzero"`
-	Done   int           `json:"done"` // of Total keys
+	Done   int           `json:"done"` // of Total keys, or tokens
 	Total  int           `json:"total"`
 	Log    []JobLine     `json:"log"`
 	Error  string        `json:"error,omitempty"`
 	Result string        `json:"result,omitempty"` // SHA-256 of the package it made or imported
 	Report *ImportReport `json:"report,omitempty"`
+
+	Openings []Opening `json:"openings,omitempty"` // of an activation, by slot and node
 
 	err  error
 	done chan struct{}
@@ -142,6 +144,13 @@ func (p *progress) report(r ImportReport) {
 	p.jobs.mu.Lock()
 	defer p.jobs.mu.Unlock()
 	p.job.Report = &r
+}
+
+// openings shows how an activation stands.
+func (p *progress) openings(list []Opening) {
+	p.jobs.mu.Lock()
+	defer p.jobs.mu.Unlock()
+	p.job.Openings = list
 }
 
 // forget drops the oldest jobs.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -28,6 +29,7 @@ type Member struct {
 	Apps     *Apps
 	Accounts *Accounts
 	Passkeys *Passkeys
+	Custody  *Custody
 	Jobs     *Jobs
 	Trail    *Trail
 
@@ -35,6 +37,8 @@ type Member struct {
 	log   *slog.Logger
 	link  *cluster.Link
 	acts  *acts
+	taken handovers
+	ready atomic.Bool // all parts are there
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -72,12 +76,14 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Sync = newSync(m)
 	m.Accounts = newAccounts(m)
 	m.Passkeys = newPasskeys(m)
+	m.Custody = newCustody(m)
 	if rec.Complete {
 		if err := n.saveIdentity(&rec); err != nil {
 			m.link.Close()
 			return err
 		}
 	}
+	m.ready.Store(true)
 	m.run()
 	n.mu.Lock()
 	n.member = m
@@ -191,6 +197,7 @@ func (m *Member) close() {
 	m.Trail.signLast()
 	m.stop()
 	m.Jobs.close()
+	m.Custody.close()
 	m.Cluster.Close() // a leader hands over while the link is still there
 	m.link.Close()
 	m.tasks.Wait()

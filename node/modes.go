@@ -19,7 +19,7 @@ func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label strin
 	rec := t.rec
 	s.mu.Unlock()
 	if rec.Mode != cluster.Manual {
-		return refuse("slot %q has a generated code; switch it to manual mode to choose one", label)
+		return refuse("the code of slot %q was not chosen by people; switch it to manual mode to choose one", label)
 	}
 	if err := checkManual(code, rec.MinCode, rec.MaxCode); err != nil {
 		return err
@@ -73,6 +73,9 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
+	if rec.Mode == cluster.Shared {
+		return refuse("slot %q is shared: its custodians have to agree to another mode", label)
+	}
 	if rec.Mode == mode && !(mode == cluster.Generated && rec.Refused) {
 		return refuse("slot %q is in %s mode already", label, mode)
 	}

@@ -35,6 +35,8 @@ type Health struct {
 	HoldsOwner bool      `json:"holds_owner"`
 	Admin      bool      `json:"admin"` // its admin token is open
 	Modules    []string  `json:"modules_down,omitempty"`
+
+	Needs []ShareNeed `json:"needs,omitempty"` // what it waits for from custodians
 }
 
 const (
@@ -78,12 +80,26 @@ func (p *Peers) handler() http.Handler {
 		}
 		io.WriteString(w, kept.JWS)
 	})
-	return mux
+	mux.HandleFunc("POST "+activatePath, p.serveActivate)
+	mux.HandleFunc("GET "+custodyPath, p.serveNeeds)
+	mux.HandleFunc("POST "+custodyPath, p.serveShares)
+	return p.onceReady(mux)
+}
+
+// onceReady lets other nodes ask only once all parts of this one are there.
+func (p *Peers) onceReady(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !p.m.ready.Load() {
+			http.Error(w, "this node is just starting", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // own is this node's health.
 func (p *Peers) own() Health {
-	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: time.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open()}
+	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: time.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open(), Needs: p.m.Custody.Needs()}
 	for name, mod := range p.m.node.ModuleHealth() {
 		if !mod.Up {
 			h.Modules = append(h.Modules, name)
@@ -116,7 +132,7 @@ func (p *Peers) poll(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, pollInterval)
 	defer cancel()
 	var h Health
-	err := p.get(ctx, name, healthPath, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxJoinMessage)).Decode(&h) })
+	err := p.get(ctx, name, healthPath, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxHandover)).Decode(&h) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.seen[name]

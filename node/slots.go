@@ -39,6 +39,9 @@ type seat struct {
 	by      string    // who opened it
 	changes int       // of the code, since the node started
 	resting time.Time // a scheduled change that failed is not tried again before
+
+	present      []byte    // the code of a manual slot, kept for its custodians to replace it
+	presentUntil time.Time // and wiped then
 }
 
 func newSlots(m *Member) *Slots {
@@ -59,6 +62,8 @@ func newSlots(m *Member) *Slots {
 
 func waitingReason(r seatRecord) string {
 	switch {
+	case r.Mode == cluster.Shared:
+		return "waits for its custodians"
 	case r.Changing:
 		return "waits for its code; the node stopped while that was being changed, so it is the new one or the old one: try the new one first"
 	case r.Mode == cluster.Manual:
@@ -168,6 +173,16 @@ func (s *Slots) lockCode(label string) (*seat, func(), error) {
 
 // lockPatience is how long a change of a slot waits for another one: a login takes less.
 const lockPatience = 2 * time.Second
+
+// record is what the node has stored of a slot.
+func (s *Slots) record(label string) (seatRecord, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.seats[label]; t != nil {
+		return t.rec, nil
+	}
+	return seatRecord{}, s.absent(label)
+}
 
 // token returns the token of a slot that is open.
 func (s *Slots) token(label string) (*hsm.Token, error) {
@@ -354,7 +369,7 @@ func (s *Slots) tell(ctx context.Context, t *seat) error {
 	s.mu.Unlock()
 	put := &cluster.PutSeat{Slot: rec.Slot, Seat: cluster.Seat{
 		Module: rec.Module, Serial: rec.Serial, Mode: rec.Mode, State: state, Reason: reason,
-		Receiver: rec.Receiver, MinCode: rec.MinCode, MaxCode: rec.MaxCode, CodeFacts: rec.facts(),
+		Receiver: rec.Receiver, MinCode: rec.MinCode, MaxCode: rec.MaxCode, Generation: rec.Generation, Next: rec.Next, CodeFacts: rec.facts(),
 	}}
 	_, err := s.m.Cluster.Apply(ctx, put, rec.By)
 	if errors.Is(err, cluster.Denied) {

@@ -25,7 +25,7 @@ func (t *seat) refuse(err error) bool {
 	switch {
 	case !isRefused(err):
 		return false
-	case t.rec.Pending != nil || t.rec.Leaving:
+	case t.rec.Pending != nil || t.rec.Leaving || t.rec.Next > 0:
 		t.stale = true
 		return false
 	case t.rec.Mode != cluster.Generated || t.rec.Refused:
@@ -96,7 +96,7 @@ func (s *Slots) settleOpen(ctx context.Context, t *seat) {
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	if rec.Pending == nil && !rec.Leaving {
+	if rec.Pending == nil && !rec.Leaving && rec.Next == 0 {
 		return
 	}
 	mod, err := s.m.node.module(rec.Module)
@@ -127,7 +127,7 @@ func (s *Slots) settleOpen(ctx context.Context, t *seat) {
 // settle records which of two codes turned out to be right.
 func (s *Slots) settle(t *seat, right []byte) {
 	s.mu.Lock()
-	clean := t.rec.Pending == nil && !t.rec.Leaving
+	clean := t.rec.Pending == nil && !t.rec.Leaving && t.rec.Next == 0
 	changed := t.rec.Pending != nil && bytes.Equal(right, t.rec.Pending)
 	s.mu.Unlock()
 	if clean {
@@ -150,6 +150,11 @@ func (s *Slots) settle(t *seat, right []byte) {
 func (s *Slots) unsettled(t *seat) {
 	err := s.update(t, func() {
 		switch {
+		case t.rec.Mode == cluster.Shared: // the node stopped before a generated code was set
+			t.rec.Pending = nil
+		case t.rec.Next > 0 && t.rec.Mode == cluster.Generated: // the token has taken the shared code
+			t.rec.share(t.rec.Next)
+			t.state, t.reason = cluster.Down, waitingReason(t.rec)
 		case t.rec.Leaving || t.rec.Mode == cluster.Manual:
 			// The node stopped while people took the code over, or before a generated one was set.
 			since := t.rec.CodeSince
