@@ -78,6 +78,8 @@ func (s *Slots) comes(label string) bool {
 	return t != nil && t.rec.Mode == cluster.Generated && !t.open && !t.rec.Refused && !t.rec.Leaving
 }
 
+var errSlotClosed = errors.New("the slot is not open")
+
 // code takes the code of an open slot from where the module holds it. The caller clears it.
 func (s *Slots) code(label string) ([]byte, error) {
 	s.mu.Lock()
@@ -97,7 +99,7 @@ func (s *Slots) code(label string) ([]byte, error) {
 	}
 	code, held := mod.Token(rec.Serial).Code()
 	if !held {
-		return nil, fmt.Errorf("slot %q is not open", label)
+		return nil, errSlotClosed
 	}
 	return code, nil
 }
@@ -125,7 +127,11 @@ func (a *Apps) deliver(ctx context.Context) {
 			if a.m.Slots.withheld(app, label) != "" {
 				continue
 			}
-			if err := a.deliverFile(ctx, app, label); err != nil {
+			err := a.deliverFile(ctx, app, label)
+			if errors.Is(err, errSlotClosed) {
+				continue // it was closed just now
+			}
+			if err != nil {
 				problems[path] = line(err.Error())
 				if before[path] != problems[path] { // say it once
 					a.m.log.Error("a code cannot be delivered", "application", name, "slot", label, "error", err)
@@ -185,6 +191,9 @@ func (a *Apps) lines(app cluster.App) ([]byte, error) {
 			continue
 		}
 		code, err := a.m.Slots.code(label)
+		if errors.Is(err, errSlotClosed) {
+			continue
+		}
 		if err == nil && bytes.ContainsAny(code, "\n\r\x00") {
 			err = errors.New("the code of slot " + label + " contains a line end and cannot be delivered in lines: use a file")
 		}

@@ -67,6 +67,14 @@ func AppWaits(s *cluster.State, name, node string) string {
 	})
 }
 
+// Waits says what an application waits for on a node; empty: nothing. Of this node it knows at once.
+func (a *Apps) Waits(name, node string) string {
+	if node == a.m.Name() {
+		return a.waits(name)
+	}
+	return AppWaits(a.m.State(), name, node)
+}
+
 // here are the applications of this node.
 func (a *Apps) here() map[string]cluster.App {
 	apps := maps.Clone(a.m.State().Apps)
