@@ -9,11 +9,7 @@ PORT_BASE ?= 8440
 
 # What building and the demo need, and what the tests need on top of it.
 DEMO_PKGS := gcc libc6-dev softhsm2 opensc openssl
-<<<<<<< HEAD
-TEST_PKGS := libnss3 libnss3-tools jose jq chromium fonts-inter default-jdk-headless swtpm
-=======
-TEST_PKGS := libnss3 libnss3-tools jose jq chromium fonts-inter default-jdk-headless dbus nginx-light libengine-pkcs11-openssl
->>>>>>> d963b51 (node: tests of how codes get to applications and how those are restarted)
+TEST_PKGS := libnss3 libnss3-tools jose jq chromium fonts-inter default-jdk-headless swtpm dbus nginx-light libengine-pkcs11-openssl
 
 .PHONY: help build demo test short fuzz bench vet deps-demo deps-test clean
 
