@@ -104,6 +104,29 @@ func apiFactors(c *call) error {
 	return c.JSON(http.StatusOK, r)
 }
 
+// apiAddCertificate registers a certificate, PEM or DER in base64, for an account.
+func apiAddCertificate(c *call) error {
+	a, err := c.otherAccount()
+	if err != nil {
+		return err
+	}
+	var q struct {
+		Name        string `json:"name"`
+		Certificate []byte `json:"certificate"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	cert, err := node.ReadCertificate(q.Certificate)
+	if err != nil {
+		return err
+	}
+	if err := c.m.Accounts.AddCertificate(c.Request().Context(), c.actor, a.Name, q.Name, cert); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
 // apiRemoveFactor removes one factor. The id is not needed where the account has only one of its kind.
 func apiRemoveFactor(c *call) error {
 	a, err := c.otherAccount()

@@ -182,6 +182,7 @@ func apiRoutes() []route {
 		{post, v1 + "/people/:name/unlock", cluster.MayManageAccounts, apiUnlock, small},
 		{get, v1 + "/people/:name/factors", cluster.MayManageAccounts, apiFactors, none},
 		{post, v1 + "/people/:name/factors/remove", cluster.MayManageAccounts, apiRemoveFactor, small},
+		{post, v1 + "/people/:name/factors/certificate", cluster.MayManageAccounts, apiAddCertificate, small},
 		{get, v1 + "/audit", cluster.MayView, apiAudit, none},
 		{get, v1 + "/audit/status", cluster.MayView, apiAuditStatus, none},
 		{post, v1 + "/audit/export", cluster.MayExportAudit, apiExportAudit, small},

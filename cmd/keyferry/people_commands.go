@@ -32,7 +32,7 @@ crypto-officer and crypto-user can be for some slots only: crypto-user=payments,
 		a.personAdd(), a.personRoles(),
 		a.personSet("disable", "Keep a person out; their sessions end at once", map[string]any{"disabled": true}),
 		a.personSet("enable", "Let a person in again", map[string]any{"disabled": false}),
-		a.personPassword(), a.personRemove())
+		a.personPassword(), a.personRemove(), a.personSessions(), a.personUnlock(), a.personFactors(), a.personCertificate())
 	return c
 }
 
