@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	testName     = "alice"
-	testPassword = "a long way to Tipperary"
+	aliceName     = "alice"
+	alicePassword = "a long way to Tipperary"
 )
 
 func withAlice(t *testing.T, m *Member) {
@@ -25,7 +25,7 @@ func withAlice(t *testing.T, m *Member) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Accounts.CreateFirst(t.Context(), code, testName, testPassword); err != nil {
+	if err := m.Accounts.CreateFirst(t.Context(), code, aliceName, alicePassword); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -75,14 +75,14 @@ func TestLockout(t *testing.T) {
 	m := newCluster(t, 1)[0]
 	withAlice(t, m)
 	a := m.Accounts
-	for _, name := range []string{testName, "nobody", "tYpEd=my=Password+here"} {
+	for _, name := range []string{aliceName, "nobody", "tYpEd=my=Password+here"} {
 		a.mu.Lock()
 		a.fails[name] = failures{count: lockAfter - 1}
 		a.mu.Unlock()
 		if _, err := a.Login(t.Context(), name, "wrong", "192.0.2.1"); !errors.Is(err, ErrLogin) {
 			t.Errorf("%s: %v", name, err)
 		}
-		wait, ok := errors.AsType[*WaitError](second(a.Login(t.Context(), name, testPassword, "192.0.2.1")))
+		wait, ok := errors.AsType[*WaitError](second(a.Login(t.Context(), name, alicePassword, "192.0.2.1")))
 		if !ok || time.Until(wait.Until) < lockTime-time.Minute {
 			t.Errorf("%s is not locked: %v", name, wait)
 		}
@@ -90,11 +90,11 @@ func TestLockout(t *testing.T) {
 	eventually(t, "the lock is in the state, and its node knows", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return len(m.State().Accounts[testName].Locks) == 1 && a.fails[testName].told
+		return len(m.State().Accounts[aliceName].Locks) == 1 && a.fails[aliceName].told
 	})
 	audit := m.State().Audit
 	locked := slices.IndexFunc(audit, func(e cluster.Entry) bool { return e.Act == cluster.NoteLocked })
-	if locked < 0 || audit[locked].Alert != cluster.AlertLockout || audit[locked].Object != "account/"+testName {
+	if locked < 0 || audit[locked].Alert != cluster.AlertLockout || audit[locked].Object != "account/"+aliceName {
 		t.Error("the lock is not in the audit trail, as an alert")
 	}
 	for _, e := range audit {
@@ -105,16 +105,16 @@ func TestLockout(t *testing.T) {
 	a.mu.Lock()
 	clear(a.fails) // as after a restart
 	a.mu.Unlock()
-	if _, err := a.Login(t.Context(), testName, testPassword, "192.0.2.1"); err == nil {
+	if _, err := a.Login(t.Context(), aliceName, alicePassword, "192.0.2.1"); err == nil {
 		t.Error("a restart has lifted the lock")
 	}
 	a.mu.Lock()
-	a.fails[testName] = failures{count: lockAfter, until: time.Now().Add(lockTime), told: true}
+	a.fails[aliceName] = failures{count: lockAfter, until: time.Now().Add(lockTime), told: true}
 	a.mu.Unlock()
-	if err := a.Unlock(t.Context(), console, testName); err != nil {
+	if err := a.Unlock(t.Context(), console, aliceName); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Login(t.Context(), testName, testPassword, "192.0.2.1"); err != nil {
+	if _, err := a.Login(t.Context(), aliceName, alicePassword, "192.0.2.1"); err != nil {
 		t.Errorf("after the lock was lifted: %v", err)
 	}
 }
@@ -126,14 +126,14 @@ func TestFirstWrongPasswordIsRecorded(t *testing.T) {
 	m := newCluster(t, 1)[0]
 	withAlice(t, m)
 	for range 3 {
-		m.Accounts.Login(t.Context(), testName, "wrong", "192.0.2.1, Firefox")
+		m.Accounts.Login(t.Context(), aliceName, "wrong", "192.0.2.1, Firefox")
 	}
-	if _, err := m.Accounts.Login(t.Context(), testName, testPassword, "192.0.2.1, Firefox"); err != nil {
+	if _, err := m.Accounts.Login(t.Context(), aliceName, alicePassword, "192.0.2.1, Firefox"); err != nil {
 		t.Fatal(err)
 	}
 	entries := func(act string) (n int) {
 		for _, e := range m.State().Audit {
-			if e.Act == act && e.Object == "account/"+testName && strings.Contains(e.Detail, "192.0.2.1, Firefox") {
+			if e.Act == act && e.Object == "account/"+aliceName && strings.Contains(e.Detail, "192.0.2.1, Firefox") {
 				n++
 			}
 		}
@@ -177,19 +177,19 @@ func TestFindStep(t *testing.T) {
 // TestSealedSecrets open with the account's password and name, and with nothing else.
 func TestSealedSecrets(t *testing.T) {
 	a := newAccounts(nil)
-	salt, sealed, err := a.seal(t.Context(), testName, testPassword, []byte("the secret of alice"))
+	salt, sealed, err := a.seal(t.Context(), aliceName, alicePassword, []byte("the secret of alice"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	account := cluster.Account{Name: testName, Factors: cluster.Factors{TOTP: cluster.TOTP{Salt: salt, Sealed: sealed}}}
-	if got, err := a.unseal(t.Context(), account, testPassword); err != nil || string(got) != "the secret of alice" {
+	account := cluster.Account{Name: aliceName, Factors: cluster.Factors{TOTP: cluster.TOTP{Salt: salt, Sealed: sealed}}}
+	if got, err := a.unseal(t.Context(), account, alicePassword); err != nil || string(got) != "the secret of alice" {
 		t.Errorf("%q, %v", got, err)
 	}
 	if _, err := a.unseal(t.Context(), account, "another"); err == nil {
 		t.Error("another password opens it")
 	}
 	account.Name = "bob"
-	if _, err := a.unseal(t.Context(), account, testPassword); err == nil {
+	if _, err := a.unseal(t.Context(), account, alicePassword); err == nil {
 		t.Error("it opens for another account")
 	}
 	if bytes.Contains(sealed, []byte("alice")) {
@@ -201,26 +201,26 @@ func TestSealedSecrets(t *testing.T) {
 func TestStepsAreUsedOnce(t *testing.T) {
 	members := newCluster(t, 2)
 	withAlice(t, members[0])
-	e, err := members[0].Accounts.BeginTOTP(t.Context(), cluster.Actor{Kind: cluster.ByAccount, Name: testName}, testPassword)
+	e, err := members[0].Accounts.BeginTOTP(t.Context(), cluster.Actor{Kind: cluster.ByAccount, Name: aliceName}, alicePassword)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
 	text := base32.StdEncoding.EncodeToString(e.secret)
 	first, _ := totp.GenerateCode(text, now)
-	if err := members[0].Accounts.FinishTOTP(t.Context(), cluster.Actor{Kind: cluster.ByAccount, Name: testName}, e, first); err != nil {
+	if err := members[0].Accounts.FinishTOTP(t.Context(), cluster.Actor{Kind: cluster.ByAccount, Name: aliceName}, e, first); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "node2 knows", func() bool { return len(members[1].State().Accounts[testName].TOTP.Sealed) > 0 })
+	eventually(t, "node2 knows", func() bool { return len(members[1].State().Accounts[aliceName].TOTP.Sealed) > 0 })
 	step := uint64(now.Unix()) / totpPeriod
-	if err := members[1].Accounts.useStep(t.Context(), testName, step); !errors.Is(err, ErrCode) {
+	if err := members[1].Accounts.useStep(t.Context(), aliceName, step); !errors.Is(err, ErrCode) {
 		t.Errorf("the code that set it up is taken: %v", err)
 	}
-	if err := members[1].Accounts.useStep(t.Context(), testName, step+1); err != nil {
+	if err := members[1].Accounts.useStep(t.Context(), aliceName, step+1); err != nil {
 		t.Errorf("the next code: %v", err)
 	}
 	for _, m := range members {
-		if err := m.Accounts.useStep(t.Context(), testName, step+1); !errors.Is(err, ErrCode) {
+		if err := m.Accounts.useStep(t.Context(), aliceName, step+1); !errors.Is(err, ErrCode) {
 			t.Errorf("%s takes a code twice: %v", m.Name(), err)
 		}
 	}

@@ -81,14 +81,14 @@ func TestPasskeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	withAlice(t, m)
-	alice := cluster.Actor{Kind: cluster.ByAccount, Name: testName}
+	alice := cluster.Actor{Kind: cluster.ByAccount, Name: aliceName}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := authenticator{key: key, id: []byte("a passkey"), handle: m.Passkeys.person(testName).WebAuthnID(), count: 5, domain: "localhost", origin: cfg.WebURL, flags: 1 | 4}
+	good := authenticator{key: key, id: []byte("a passkey"), handle: m.Passkeys.person(aliceName).WebAuthnID(), count: 5, domain: "localhost", origin: cfg.WebURL, flags: 1 | 4}
 	passkey := cluster.Passkey{ID: good.id, Key: good.cose(t), Count: 4, Name: "blue key"}
-	if _, err := m.Cluster.Apply(t.Context(), &cluster.AddPasskey{Name: testName, Passkey: passkey}, alice); err != nil {
+	if _, err := m.Cluster.Apply(t.Context(), &cluster.AddPasskey{Name: aliceName, Passkey: passkey}, alice); err != nil {
 		t.Fatal(err)
 	}
 	try := func(change func(*authenticator)) error {
@@ -100,7 +100,7 @@ func TestPasskeys(t *testing.T) {
 		device := good
 		change(&device)
 		l, err := m.Passkeys.FinishLogin(t.Context(), c, device.answer(t, c.Options), "192.0.2.1")
-		if err == nil && (l.Account != testName || l.NeedsCode() || l.Method != "passkey") {
+		if err == nil && (l.Account != aliceName || l.NeedsCode() || l.Method != "passkey") {
 			t.Errorf("logged in as %+v", l)
 		}
 		return err
@@ -144,10 +144,10 @@ func TestPasskeys(t *testing.T) {
 	if err := try(func(a *authenticator) { a.count = 6 }); err != nil {
 		t.Errorf("the next: %v", err)
 	}
-	if got := m.State().Accounts[testName].Passkeys[0].Count; got != 6 {
+	if got := m.State().Accounts[aliceName].Passkeys[0].Count; got != 6 {
 		t.Errorf("the counter is %d", got)
 	}
-	if _, err := m.Cluster.Apply(t.Context(), &cluster.RemoveFactor{Name: testName, Factor: cluster.FactorPasskey, ID: "612070617373" + "6b6579"}, alice); err != nil {
+	if _, err := m.Cluster.Apply(t.Context(), &cluster.RemoveFactor{Name: aliceName, Factor: cluster.FactorPasskey, ID: "612070617373" + "6b6579"}, alice); err != nil {
 		t.Fatal(err)
 	}
 	if err := try(func(a *authenticator) { a.count = 7 }); !errors.Is(err, errPasskey) {
