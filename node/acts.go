@@ -48,7 +48,9 @@ func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format
 func (a *acts) do(ctx context.Context, act act, f func() error) error {
 	id := cluster.NewID()
 	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Detail: line(act.detail), Permission: act.permission, Slot: act.slot()}
-	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); err != nil {
+	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); errors.Is(err, cluster.NeedsApproval) {
+		return err // which says so
+	} else if err != nil {
 		return fmt.Errorf("nothing was done: %w", err)
 	}
 	err := f()
@@ -88,6 +90,9 @@ func (a *acts) doLocally(ctx context.Context, act act, f func() error) error {
 	}
 	if err := cluster.Authorize(a.m.State(), act.actor, a.m.Name(), act.permission, act.slot()); err != nil {
 		return err
+	}
+	if a.m.State().CoveredAct(act.name) {
+		return refuse("a policy wants others to approve this, and without a quorum nobody can: it has to wait for the cluster")
 	}
 	began := time.Now().UTC().Format(time.RFC3339)
 	id := cluster.NewID()
@@ -212,7 +217,7 @@ func (a *acts) flushOnce(ctx context.Context) error {
 		}
 		_, err := a.m.Cluster.Apply(ctx, e.w.command(), e.w.Actor)
 		switch {
-		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound), errors.Is(err, cluster.Denied):
+		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound), errors.Is(err, cluster.Denied), errors.Is(err, cluster.NeedsApproval):
 			// recorded now, or before, or refused by the trail, which has recorded that
 		case errors.Is(err, cluster.Invalid):
 			a.m.log.Error("a record in the outbox is not valid and is given up", "record", e.w.command().Kind(), "error", err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -157,6 +158,9 @@ func (y *Sync) Build(ctx context.Context, actor cluster.Actor, slot string, to [
 	}
 	return y.m.Jobs.start("build", "slot/"+slot, actor, func(ctx context.Context, pr *progress) error {
 		detail := plural(len(keys), "key") + " for " + names(receivers)
+		if y.m.State().CoveredAct("sync.build") { // an approval is of exactly these keys for exactly these receivers
+			detail += ", digest " + digestOfPlan(receivers, keys)
+		}
 		return y.m.acts.do(ctx, act{actor, cluster.MaySynchronize, "sync.build", "slot/" + slot, detail}, func() error {
 			return y.build(ctx, actor, slot, receivers, keys, pr)
 		})
@@ -201,6 +205,18 @@ func choose(p Plan, named bool) (receivers []Receiver, keys []string, err error)
 
 // maxPackaged bounds the keys of one package; what is left goes into the next.
 const maxPackaged = 5000
+
+// digestOfPlan binds an approval to exactly these keys and to the keys of exactly these receivers.
+func digestOfPlan(receivers []Receiver, keys []string) string {
+	h := sha256.New()
+	for _, r := range receivers {
+		fmt.Fprintf(h, "to %q %x %d %x\n", r.Node, r.keys.Transport, r.keys.Seal.KEM, r.keys.Seal.Public)
+	}
+	for _, k := range slices.Sorted(slices.Values(keys)) {
+		fmt.Fprintf(h, "key %q\n", k)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
 
 func names(receivers []Receiver) string {
 	var list []string

@@ -160,14 +160,19 @@ func joinFailure(address string, err error) error {
 }
 
 // Invite makes a one-time code that lets one node in, and returns it with the fingerprint that the new
-// node's administrator compares.
+// node's administrator compares. Where others have to approve it first, the invitation comes with the error
+// that says so: it is good once they have.
 func (m *Member) Invite(ctx context.Context, actor cluster.Actor, node string, life time.Duration) (Invitation, error) {
 	code, hash := cluster.NewJoinCode()
 	cmd := &cluster.AddInvite{Hash: hash, Node: node, Expires: time.Now().Add(life)}
-	if _, err := m.Cluster.Apply(ctx, cmd, actor); err != nil {
-		return Invitation{}, err
+	_, applied := m.Cluster.Apply(ctx, cmd, actor)
+	if applied != nil && !errors.Is(applied, cluster.NeedsApproval) {
+		return Invitation{}, applied
 	}
 	f, err := m.Fingerprint()
+	if applied != nil {
+		err = applied
+	}
 	return Invitation{Code: code, Fingerprint: f, Address: m.node.cfg.PeerAddress, Node: node, Expires: cmd.Expires}, err
 }
 

@@ -20,18 +20,19 @@ import (
 
 // Member is a node's part in a cluster: what it knows of the others, and what can be asked of it.
 type Member struct {
-	Cluster  *cluster.Cluster
-	Identity *Identity
-	Peers    *Peers
-	Slots    *Slots
-	Keys     *Keys
-	Sync     *Sync
-	Apps     *Apps
-	Accounts *Accounts
-	Passkeys *Passkeys
-	Custody  *Custody
-	Jobs     *Jobs
-	Trail    *Trail
+	Cluster   *cluster.Cluster
+	Identity  *Identity
+	Peers     *Peers
+	Slots     *Slots
+	Keys      *Keys
+	Sync      *Sync
+	Apps      *Apps
+	Accounts  *Accounts
+	Passkeys  *Passkeys
+	Custody   *Custody
+	Jobs      *Jobs
+	Trail     *Trail
+	Approvals *Approvals
 
 	node  *Node
 	log   *slog.Logger
@@ -77,6 +78,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Accounts = newAccounts(m)
 	m.Passkeys = newPasskeys(m)
 	m.Custody = newCustody(m)
+	m.Approvals = &Approvals{m}
 	if rec.Complete {
 		if err := n.saveIdentity(&rec); err != nil {
 			m.link.Close()

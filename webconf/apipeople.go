@@ -13,6 +13,12 @@ func apiPeople(c *call) error { return c.JSON(http.StatusOK, whole(c.m.Accounts.
 type passworded struct {
 	node.Person
 	Password string `json:"temporary_password"`
+	Waits    string `json:"waits,omitempty"` // for whose approval; until then it is good for nothing
+}
+
+// passwordWaits answers with a password that others have to approve first.
+func passwordWaits(c *call, name, password string, err error) error {
+	return c.JSON(http.StatusAccepted, passworded{node.Person{Name: name, Roles: []cluster.RoleGrant{}}, password, judge(err).message})
 }
 
 func apiAddPerson(c *call) error {
@@ -21,6 +27,9 @@ func apiAddPerson(c *call) error {
 		return err
 	}
 	password, err := c.m.Accounts.Add(c.Request().Context(), c.actor, n)
+	if approvalOf(err) != "" {
+		return passwordWaits(c, n.Name, password, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -28,7 +37,7 @@ func apiAddPerson(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, passworded{p, password})
+	return c.JSON(http.StatusOK, passworded{p, password, ""})
 }
 
 // apiChangePerson changes what the body names, and leaves the rest.
@@ -73,13 +82,16 @@ func apiResetPerson(c *call) error {
 		return err
 	}
 	password, err := c.m.Accounts.ResetPassword(c.Request().Context(), c.actor, p.Name)
+	if approvalOf(err) != "" {
+		return passwordWaits(c, p.Name, password, err)
+	}
 	if err != nil {
 		return err
 	}
 	if p, err = c.person(); err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, passworded{p, password})
+	return c.JSON(http.StatusOK, passworded{p, password, ""})
 }
 
 func apiRemovePerson(c *call) error {

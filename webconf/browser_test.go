@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -243,6 +244,7 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 	if _, err := first.Accounts.Add(t.Context(), root, otto); err != nil {
 		t.Fatal(err)
 	}
+	wantsApproval(t, first)
 	mgmt := first.application(t, "ManagementCA")
 	generate(t, mgmt, ecKey("mgmtca-g1-sign"), hsm.KeySpec{Type: "RSA", Bits: 2048, ID: []byte("mg2"), Label: "mgmtca-g2-sign", Usage: hsm.UseSign, Extractable: true})
 	first.sees(t, 2)
@@ -261,6 +263,24 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 	return made, waiting, imported
 }
 
+// wantsApproval makes a policy, and a request that waits for somebody.
+func wantsApproval(t *testing.T, first *appliance) {
+	t.Helper()
+	if err := first.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Cluster.Apply(t.Context(), &cluster.RemoveNode{Node: "node3"}, root); !errors.Is(err, cluster.NeedsApproval) {
+		t.Fatalf("removing a node: %v", err)
+	}
+}
+
+func firstApproval(a *appliance) string {
+	for id := range a.State().Approvals {
+		return id
+	}
+	return ""
+}
+
 func at(a *appliance, name, path string) seen { return seen{name, a.site.URL + path, nil} }
 
 // pagesToSee are pages of the first node as they are.
@@ -271,7 +291,7 @@ func pagesToSee(t *testing.T, first *appliance, made string) []seen {
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
 		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"),
-		at(first, "newapplication", "/new-application"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
+		at(first, "newapplication", "/new-application"), at(first, "approvals", "/approvals"), at(first, "approval", "/approvals/"+firstApproval(first)), at(first, "policies", "/policies"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "jobs", "/jobs"),
 		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
 		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),
 	}

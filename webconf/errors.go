@@ -181,10 +181,11 @@ func apiError(c *call, err error) {
 		return
 	}
 	type body struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
+		Code     string `json:"code"`
+		Message  string `json:"message"`
+		Approval string `json:"approval,omitempty"` // the request for it
 	}
-	if err := c.JSON(v.status, map[string]body{"error": {v.code, v.message}}); err != nil {
+	if err := c.JSON(v.status, map[string]body{"error": {v.code, v.message, approvalOf(err)}}); err != nil {
 		c.srv.log.Debug("an answer was not sent", "error", err)
 	}
 }
@@ -200,6 +201,8 @@ func errorPage(c *call, err error) {
 		err = c.toLogin()
 	case errors.Is(err, errMustChange):
 		err = c.redirect("/account")
+	case approvalOf(err) != "":
+		err = c.toApproval(err)
 	default:
 		err = c.showError(c.settle(err))
 	}
@@ -210,6 +213,24 @@ func errorPage(c *call, err error) {
 	if !c.Response().Committed {
 		_ = c.String(http.StatusInternalServerError, "An internal error; the node's log says more.\n")
 	}
+}
+
+// approvalOf is the request for approval that an error tells of, if it does.
+func approvalOf(err error) string {
+	if e, ok := errors.AsType[*cluster.Error](err); ok && e.Code == cluster.NeedsApproval {
+		return e.Approval
+	}
+	return ""
+}
+
+// toApproval leads whoever did something that needs approval to the request for it. That is no error:
+// people whose work waits for others should not be told that something went wrong.
+func (c *call) toApproval(err error) error {
+	e, _ := errors.AsType[*cluster.Error](err)
+	if err := c.flash(sentence(e.Message)); err != nil {
+		return err
+	}
+	return c.redirect(approvalPath(e.Approval))
 }
 
 // showError shows the page of an error.

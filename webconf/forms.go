@@ -78,7 +78,7 @@ func (f *form) ok() bool { return len(f.Errors) == 0 }
 // blame makes an error that is about what was entered one of a field. Other errors come back.
 func (f *form) blame(field string, err error) error {
 	v := judge(err)
-	if v.code == "internal" || v.code == "denied" && v.status != http.StatusUnauthorized {
+	if approvalOf(err) != "" || v.code == "internal" || v.code == "denied" && v.status != http.StatusUnauthorized {
 		return err
 	}
 	if v.status == http.StatusUnauthorized || v.status == http.StatusTooManyRequests || v.status >= http.StatusInternalServerError {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -25,6 +26,7 @@ type clusterView struct {
 	Ends        time.Time // of this node's TLS certificate
 	Invites     []inviteRow
 	Invitation  *node.Invitation // just made, and shown once
+	Waits       string           // for whose approval it waits
 	OwnerEnds   time.Time
 }
 
@@ -55,9 +57,10 @@ func clusterPage(c *call) error {
 	return showCluster(c, newForm("invite", map[string]string{"hours": "1"}), nil)
 }
 
-func showCluster(c *call, f *form, made *node.Invitation) error {
+func showCluster(c *call, f *form, made *node.Invitation, waits ...string) error {
 	v := newClusterView(c.look())
 	v.Fingerprint, _ = c.m.Fingerprint() // without one there is no console
+	v.Waits = strings.Join(waits, " ")
 	v.Invitation, v.OwnerEnds = made, c.m.Identity.Owner().NotAfter
 	return c.show(page{Name: "cluster", Title: "Cluster " + v.Name, Nav: "/cluster", Form: f, Data: v})
 }
@@ -116,6 +119,9 @@ func inviteNode(c *call) error {
 		return showCluster(c, f, nil)
 	}
 	made, err := c.m.Invite(c.Request().Context(), c.actor, f.text("node"), time.Duration(hours)*time.Hour)
+	if approvalOf(err) != "" {
+		return showCluster(c, newForm("invite", map[string]string{"hours": "1"}), &made, sentence(judge(err).message))
+	}
 	if err != nil {
 		if err := f.blame("node", err); err != nil {
 			return err

@@ -62,6 +62,8 @@ type personView struct {
 	Roles    []roleBox
 	Password string // temporary, just made, and shown once
 	For      string // whose it is
+	Approval string // the request that the password waits for
+	Waits    string // what that is, in words
 }
 
 // A roleBox is one role to tick, with the slots that it can be for.
@@ -147,6 +149,13 @@ func showPerson(c *call, p *node.Person, f *form, password string) error {
 	return c.show(page{Name: "person", Title: title, Nav: "/people", Crumbs: []crumb{{"People", "/people"}}, Form: f, Data: v})
 }
 
+// showWaitingPassword shows a password that is good once others have approved it. It is kept nowhere, so
+// this is the only time.
+func showWaitingPassword(c *call, name, password string, err error) error {
+	v := personView{Password: password, For: name, Approval: approvalOf(err), Waits: sentence(judge(err).message)}
+	return c.show(page{Name: "person", Title: "Account " + name, Nav: "/people", Crumbs: []crumb{{"People", "/people"}}, Data: v})
+}
+
 func newPerson(c *call) error {
 	f, err := c.readForm("person")
 	if err != nil {
@@ -154,6 +163,9 @@ func newPerson(c *call) error {
 	}
 	n := node.NewPerson{Name: f.text("name"), FullName: f.text("full_name"), Roles: rolesOf(f)}
 	password, err := c.m.Accounts.Add(c.Request().Context(), c.actor, n)
+	if approvalOf(err) != "" {
+		return showWaitingPassword(c, n.Name, password, err)
+	}
 	if err != nil {
 		if err := f.blame("name", err); err != nil {
 			return err
@@ -235,6 +247,9 @@ func resetPerson(c *call) error {
 		return err
 	}
 	password, err := c.m.Accounts.ResetPassword(c.Request().Context(), c.actor, p.Name)
+	if approvalOf(err) != "" {
+		return showWaitingPassword(c, p.Name, password, err)
+	}
 	if err != nil {
 		if err := f.blame("", err); err != nil {
 			return err

@@ -78,7 +78,7 @@ func functions(files *static) template.FuncMap {
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 
-		"roleWord": roleWord, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
+		"roleWord": roleWord, "policyWord": policyWord, "approvalMark": approvalMark, "approvalPath": approvalPath, "requests": newRequestList, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
 		"receiptPath": receiptPath,
 	}
 }
@@ -140,23 +140,25 @@ type nodeLink struct {
 // A menuEntry is one line of the navigation.
 type menuEntry struct {
 	Path, Text, Icon string
-	Sub              bool // below the entry before it
-	Count            int  // of gaps
+	Sub              bool   // below the entry before it
+	Count            int    // of what waits there
+	Noun             string // what it is
 }
 
-func menu(gaps int) []menuEntry {
+func menu(gaps, waiting int) []menuEntry {
 	return []menuEntry{
-		{"/", "Status", "status", false, 0},
-		{"/hsm", "HSM overview", "hsm", false, 0},
-		{"/slots", "PKCS#11 slots", "slots", true, 0},
-		{"/coverage", "Key coverage", "coverage", true, gaps},
-		{"/sync", "Key synchronization", "sync", true, 0},
-		{"/applications", "Applications", "apps", false, 0},
-		{"/people", "People", "people", false, 0},
-		{"/cluster", "Cluster", "cluster", false, 0},
-		{"/jobs", "Jobs", "jobs", false, 0},
-		{"/audit", "Audit log", "audit", false, 0},
-		{"/account", "Your account", "account", false, 0},
+		{"/", "Status", "status", false, 0, ""},
+		{"/hsm", "HSM overview", "hsm", false, 0, ""},
+		{"/slots", "PKCS#11 slots", "slots", true, 0, ""},
+		{"/coverage", "Key coverage", "coverage", true, gaps, "gap"},
+		{"/sync", "Key synchronization", "sync", true, 0, ""},
+		{"/applications", "Applications", "apps", false, 0, ""},
+		{"/approvals", "Approvals", "approvals", false, waiting, "request"},
+		{"/people", "People", "people", false, 0, ""},
+		{"/cluster", "Cluster", "cluster", false, 0, ""},
+		{"/jobs", "Jobs", "jobs", false, 0, ""},
+		{"/audit", "Audit log", "audit", false, 0, ""},
+		{"/account", "Your account", "account", false, 0, ""},
 	}
 }
 
@@ -216,7 +218,7 @@ func (c *call) frame(p page) frame {
 
 // surround fills in what somebody who is logged in sees around the page at a path.
 func (f *frame) surround(v *situation, p page, here string) {
-	f.Menu = menu(v.Summary.Gaps)
+	f.Menu = menu(v.Summary.Gaps, node.WaitFor(v.State, cluster.Actor{Kind: cluster.ByAccount, Name: f.Account}, v.Now))
 	there := p.Nav // jobs and packages differ from node to node; slots and keys do not
 	if strings.HasPrefix(here, "/slots/") || strings.HasPrefix(here, "/coverage/") {
 		there = here

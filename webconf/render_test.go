@@ -89,6 +89,7 @@ func plainPages(v *situation, text string) []page {
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
 	list = append(list, peoplePages(v, text)...)
+	list = append(list, approvalPages(v, text)...)
 	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now}} {
 		c := newClusterView(v)
 		c.Invitation, c.Fingerprint = made, "AA:BB:CC"
@@ -126,6 +127,37 @@ func peoplePages(v *situation, text string) []page {
 				data.Password, data.For = "secret", p.Name
 			}
 			list = append(list, page{Name: "person", Title: "Account", Nav: "/people", Form: f, Data: data})
+		}
+	}
+	return list
+}
+
+func approvalPages(v *situation, text string) []page {
+	base := node.ApprovalView{ID: "abc", Hash: fmt.Sprintf("%064x", 7), Act: "node.remove", Object: "node/" + text, Detail: text, Exactly: text, Node: "node1",
+		Asker: cluster.Actor{Kind: cluster.ByAccount, Name: text}, Created: v.Now, Expires: v.Now.Add(time.Hour), State: cluster.ApprovalWaiting, Has: 1, Needs: 2,
+		Votes: []cluster.Vote{{Account: text, Node: "node2", Time: v.Now}}}
+	change := func(f func(*node.ApprovalView)) node.ApprovalView { a := base; f(&a); return a }
+	all := []node.ApprovalView{base,
+		change(func(a *node.ApprovalView) { a.MayDecide = true }),
+		change(func(a *node.ApprovalView) { a.MayDecide, a.Voted, a.Votes = true, true, nil }),
+		change(func(a *node.ApprovalView) { a.Mine, a.Repeats, a.Exactly = true, true, "" }),
+		change(func(a *node.ApprovalView) { a.Mine, a.Repeats, a.Has = true, true, 2 }),
+		change(func(a *node.ApprovalView) { a.Needs = 0 }),
+	}
+	for _, state := range []cluster.ApprovalState{cluster.ApprovalUsed, cluster.ApprovalFailed, cluster.ApprovalRejected, cluster.ApprovalWithdrawn, cluster.ApprovalExpired} {
+		all = append(all, change(func(a *node.ApprovalView) { a.State, a.Ended, a.Result, a.Act = state, v.Now, text, "policy.remove" }))
+	}
+	policies := []cluster.Policy{{Act: "sync.build", Needs: 2, Role: cluster.SecurityOfficer, Set: v.Now, By: "account/" + text}, {Act: text, Needs: 1, Role: text}}
+	list := []page{
+		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(nil, 0)},
+		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(all, 2)},
+		{Name: "policies", Title: "Policies", Nav: "/approvals", Form: newForm("policy", nil), Data: newPoliciesView(nil, newForm("policy", nil))},
+		{Name: "policies", Title: "Policies", Nav: "/approvals", Form: failed("policy", text), Data: newPoliciesView(policies, failed("policy", text))},
+		{Name: "person", Title: "Account", Nav: "/people", Data: personView{Password: "secret", For: text, Approval: "abc", Waits: text}},
+	}
+	for _, a := range all {
+		for _, f := range []*form{nil, failed("reject", text), failed("approve", text)} {
+			list = append(list, page{Name: "approval", Title: "Approval", Nav: "/approvals", Form: f, Data: a})
 		}
 	}
 	return list

@@ -108,6 +108,15 @@ func consoleRoutes() []route {
 		{post, "/applications/:name/remove", cluster.MayManageApps, removeApplication, small},
 		{post, "/applications/:name/restart", cluster.MayRestartApps, restartApplication, small},
 
+		{get, "/approvals", cluster.MayView, approvalsPage, none},
+		{get, "/approvals/:id", cluster.MayView, approvalPage, none},
+		{post, "/approvals/:id/approve", cluster.MayApprove, approve, small},
+		{post, "/approvals/:id/reject", cluster.MayApprove, rejectApproval, small},
+		{post, "/approvals/:id/withdraw", cluster.MayWithdraw, withdrawApproval, small},
+		{get, "/policies", cluster.MayView, policiesPage, none},
+		{post, "/policies", cluster.MayManagePolicies, setPolicy, small},
+		{post, "/policies/remove", cluster.MayManagePolicies, removePolicy, small},
+
 		{get, "/people", cluster.MayView, peoplePage, none},
 		{get, "/roles", cluster.MayView, rolesPage, none},
 		{get, "/new-person", cluster.MayManageAccounts, newPersonPage, none},
@@ -164,6 +173,13 @@ func apiRoutes() []route {
 		{post, v1 + "/sync/packages/:digest/import", cluster.MaySynchronize, apiImport, small},
 		{post, v1 + "/sync/uploads", cluster.MaySynchronize, apiUpload, stream},
 		{post, v1 + "/sync/inspect", cluster.MayView, apiInspect, stream},
+
+		{get, v1 + "/approvals", cluster.MayView, apiApprovals, none},
+		{get, v1 + "/approvals/:id", cluster.MayView, apiApproval, none},
+		{post, v1 + "/approvals/:id/withdraw", cluster.MayWithdraw, apiWithdrawApproval, small},
+		{get, v1 + "/policies", cluster.MayView, apiPolicies, none},
+		{put, v1 + "/policies/:act", cluster.MayManagePolicies, apiSetPolicy, small},
+		{remove, v1 + "/policies/:act", cluster.MayManagePolicies, apiRemovePolicy, none},
 
 		{get, v1 + "/people", cluster.MayView, apiPeople, none},
 		{post, v1 + "/people", cluster.MayManageAccounts, apiAddPerson, small},

@@ -68,6 +68,8 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 	)
 	group(root, "people",
 		a.peopleCommand(),
+		a.approvalsCommand(),
+		a.policiesCommand(),
 	)
 	group(root, "more",
 		a.jobsCommand(),

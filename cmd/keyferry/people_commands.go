@@ -97,18 +97,22 @@ func parseRoles(texts []string) ([]cluster.RoleGrant, error) {
 type withPassword struct {
 	node.Person
 	Password string `json:"temporary_password"`
+	Waits    string `json:"waits,omitempty"`
 }
 
 func (a *app) showPassword(p withPassword, err error) error {
 	if err != nil {
 		return err
 	}
-	return a.print(p, func(row func(...any)) {
+	err = a.print(p, func(row func(...any)) {
 		row("Account", p.Name)
-		row("Roles", rolesText(p.Roles))
 		row("Temporary password", p.Password)
 		row("", "It is shown only now, and has to be changed at the first log in.")
 	})
+	if err == nil && p.Waits != "" { // not done yet, so no success
+		return errors.New(p.Waits)
+	}
+	return err
 }
 
 func (a *app) personAdd() *cobra.Command {
