@@ -183,17 +183,17 @@ func (k *nodeKey) Where() Sealing {
 	switch {
 	case k.by == cluster.ByTPM:
 		s.Where = "a node key that the TPM of this machine seals"
-		s.Risk = "Whoever has only the disk or a copy of it cannot open the slot. Whoever has the whole machine, or is root on it, may."
+		s.Risk = "Whoever has only the disk or a copy of it cannot open the slots. Whoever has the whole machine, or is root on it, may."
 	case k.by == cluster.ByPassphrase && !k.asked:
 		s.Protector = cluster.ByCredential
 		s.Where = "a node key that opens with the passphrase in the file " + k.cfg.PassphraseFile
-		s.Risk = "It is as safe as that file: whoever has both, or is root on the machine, may be able to open the slot."
+		s.Risk = "It is as safe as that file: whoever has both, or is root on the machine, may be able to open the slots."
 	case k.by == cluster.ByPassphrase:
 		s.Where = "a node key that opens with a passphrase, which somebody enters after each start"
-		s.Risk = "Whoever steals the machine while it is off cannot open the slot. But after each start no slot of the node opens until somebody enters the passphrase."
+		s.Risk = "Whoever steals the machine while it is off cannot open the slots. But after each start no slot of the node opens until somebody enters the passphrase."
 	default:
 		s.Where = "a key in the file " + k.path(keyFile)
-		s.Risk = "Whoever gets hold of this machine or its disk may be able to open the slot: the key lies beside the code. A passphrase or a TPM can protect it better."
+		s.Risk = "Whoever gets hold of this machine or its disk may be able to open the slots: the key lies beside the codes. A passphrase or a TPM can protect it better."
 	}
 	if k.why != nil {
 		s.Sealed = k.why.Error()

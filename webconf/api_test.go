@@ -137,6 +137,14 @@ func apiSlotsTest(t *testing.T, one, two *socket) {
 	if one.ask(post, slot+"/rotate", struct{}{}, http.StatusOK, &v); !v.CodeSince.After(since) || v.State != cluster.Active {
 		t.Errorf("after a new code: %+v", v)
 	}
+	var custody []node.HeldCode
+	one.ask(get, "/custody", nil, http.StatusOK, &custody)
+	var forecasts []node.Forecast
+	one.ask(get, "/forecast?node=node2", nil, http.StatusOK, &forecasts)
+	if len(custody) != 2 || len(forecasts) != 1 || forecasts[0].Node != "node2" || len(forecasts[0].Closed()) != 1 {
+		t.Errorf("custody %+v, forecast %+v", custody, forecasts)
+	}
+	one.refused(one.send(get, "/forecast?node=node9", "", nil), http.StatusNotFound, "not_found")
 	var rotation map[string]any
 	one.ask(post, slot+"/rotation", map[string]int{"days": 90}, http.StatusOK, &rotation)
 	one.ask(post, slot+"/mode", map[string]any{"mode": cluster.Manual, "new": []byte(testCode)}, http.StatusOK, &v)

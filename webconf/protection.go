@@ -41,15 +41,15 @@ func newProtectionView(v *situation, sealing node.Sealing, cfg node.SealConfig) 
 func protectorWord(protector string) string {
 	switch protector {
 	case cluster.ByFile:
-		return "A file on the node"
+		return "a file on the node"
 	case cluster.ByPassphrase:
-		return "A passphrase"
+		return "a passphrase"
 	case cluster.ByCredential:
-		return "A passphrase from a file"
+		return "a passphrase from a file"
 	case cluster.ByTPM:
-		return "The TPM of the machine"
+		return "the TPM of the machine"
 	}
-	return "Not known"
+	return "something that is not known"
 }
 
 func protectionPage(c *call) error { return showProtection(c, nil) }

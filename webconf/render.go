@@ -64,6 +64,7 @@ func functions(files *static) template.FuncMap {
 		"are":      are,
 		"list":     and,
 		"sentence": sentence,
+		"capital":  capital,
 		"stopped":  stopped,
 		"grouped":  grouped,
 		"short":    short,
@@ -75,7 +76,7 @@ func functions(files *static) template.FuncMap {
 		"minPassword": func() int { return node.MinPassword },
 
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
-		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "abilityMark": abilityMark, "memberMark": memberMark,
+		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 
 		"roleWord": roleWord, "policyWord": policyWord, "approvalMark": approvalMark, "approvalPath": approvalPath, "requests": newRequestList, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
@@ -151,6 +152,8 @@ func menu(gaps, waiting int) []menuEntry {
 		{"/hsm", "HSM overview", "hsm", false, 0, ""},
 		{"/slots", "PKCS#11 slots", "slots", true, 0, ""},
 		{"/coverage", "Key coverage", "coverage", true, gaps, "gap"},
+		{"/custody", "Who holds codes", "key", true, 0, ""},
+		{"/restart", "Restart forecast", "restart", true, 0, ""},
 		{"/sync", "Key synchronization", "sync", true, 0, ""},
 		{"/applications", "Applications", "apps", false, 0, ""},
 		{"/approvals", "Approvals", "approvals", false, waiting, "request"},

@@ -76,6 +76,8 @@ func plainPages(v *situation, text string) []page {
 		{Name: "status", Title: "Status", Nav: "/", Data: newStatusView(v)},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{v.Node, modulesOf(v, text)}},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{Node: v.Node}},
+		{Name: "restart", Title: "Restart forecast", Nav: "/restart", Data: newRestartView(v)},
+		{Name: "custody", Title: "Custody", Nav: "/custody", Data: newCustodyView(v)},
 		{Name: "protection", Title: "Protection", Nav: "/hsm", Data: newProtectionView(v, node.Sealing{Protector: cluster.ByFile, Where: text, Risk: text}, node.SealConfig{})},
 		{Name: "protection", Title: "Protection", Nav: "/hsm", Form: failed("protect", text), Data: newProtectionView(v, node.Sealing{Protector: cluster.ByTPM, Where: text, Risk: text}, node.SealConfig{TPM: text, PassphraseFile: text})},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{}, 2)},

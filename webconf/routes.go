@@ -73,6 +73,8 @@ func consoleRoutes() []route {
 		{get, "/hsm", cluster.MayView, hsmPage, none},
 		{post, "/hsm/reload", cluster.MayManageSlots, reloadModule, small},
 		{get, "/protection", cluster.MayView, protectionPage, none},
+		{get, "/restart", cluster.MayView, restartPage, none},
+		{get, "/custody", cluster.MayView, custodyPage, none},
 		{post, "/protection", cluster.MayManageCodes, protect, small},
 		{get, "/coverage", cluster.MayView, coveragePage, none},
 		{get, "/coverage.csv", cluster.MayView, coverageCSV, none},
@@ -150,6 +152,8 @@ func apiRoutes() []route {
 		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
 
 		{post, v1 + "/unseal", public, apiUnseal, small},
+		{get, v1 + "/forecast", cluster.MayView, apiForecast, none},
+		{get, v1 + "/custody", cluster.MayView, apiCustody, none},
 		{post, v1 + "/protection", cluster.MayManageCodes, apiProtect, small},
 		{get, v1 + "/hsm", cluster.MayView, apiHSM, none},
 		{get, v1 + "/slots", cluster.MayView, apiSlots, none},

@@ -12,6 +12,7 @@ type statusView struct {
 	Answers  int
 	Nodes    int
 	Recent   []auditRow
+	Forecast node.Forecast
 	Single   bool // there is one node only, so nothing is redundant
 	NoSlots  bool // in the whole cluster
 }
@@ -27,7 +28,7 @@ func newStatusView(v *situation) statusView {
 	rows, _ := auditRowsOf(v.State, auditFilter{}, 0, recentRows)
 	return statusView{
 		Problems: v.problems(), Active: v.active(), Slots: len(v.Slots), Keys: v.Summary, Answers: len(v.names()) - len(v.silent()),
-		Nodes: len(v.State.Nodes), Recent: rows, Single: len(v.State.Nodes) == 1, NoSlots: len(v.State.Slots) == 0,
+		Nodes: len(v.State.Nodes), Recent: rows, Forecast: v.forecasts()[0], Single: len(v.State.Nodes) == 1, NoSlots: len(v.State.Slots) == 0,
 	}
 }
 

@@ -100,12 +100,16 @@ func and(names []string) string {
 
 // sentence begins a text with a capital and ends it with a full stop.
 func sentence(s string) string {
-	s = strings.TrimSpace(s)
+	return stopped(capital(strings.TrimSpace(s)))
+}
+
+// capital begins a text with a capital letter.
+func capital(s string) string {
 	if s == "" {
 		return ""
 	}
 	r, size := utf8.DecodeRuneInString(s)
-	return stopped(string(unicode.ToUpper(r)) + s[size:])
+	return string(unicode.ToUpper(r)) + s[size:]
 }
 
 // stopped ends a text with a full stop, where it has none.

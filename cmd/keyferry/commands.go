@@ -62,6 +62,8 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 	)
 	group(root, "keys",
 		a.slotsCommand(),
+		a.custodyCommand(),
+		a.forecastCommand(),
 		a.coverageCommand(),
 		a.syncCommand(),
 		a.appsCommand(),
