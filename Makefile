@@ -9,7 +9,7 @@ PORT_BASE ?= 8440
 
 # What building and the demo need, and what the tests need on top of it.
 DEMO_PKGS := gcc libc6-dev softhsm2 opensc openssl
-TEST_PKGS := libnss3 libnss3-tools jose jq chromium fonts-inter default-jdk-headless swtpm dbus nginx-light libengine-pkcs11-openssl
+TEST_PKGS := libnss3 libnss3-tools jose jq chromium fonts-inter default-jdk-headless swtpm dbus nginx-light libengine-pkcs11-openssl rsyslog rsyslog-gnutls
 
 .PHONY: help build demo test short fuzz bench vet deps-demo deps-test clean
 

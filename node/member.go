@@ -33,6 +33,7 @@ type Member struct {
 	Jobs      *Jobs
 	Trail     *Trail
 	Approvals *Approvals
+	Syslog    *Syslog
 
 	node  *Node
 	log   *slog.Logger
@@ -71,6 +72,10 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.acts = &acts{m: m}
 	m.Jobs = newJobs(m)
 	m.Trail = newTrail(m)
+	if m.Syslog, err = newSyslog(m, n.cfg.Syslog); err != nil {
+		m.link.Close()
+		return fmt.Errorf("the queue for syslog: %w", err)
+	}
 	m.Slots = newSlots(m)
 	m.Keys = newKeys(m)
 	m.Apps = newApps(m)
@@ -187,6 +192,8 @@ func (m *Member) run() {
 		m.Sync.resume,    // imports that were interrupted
 		m.acts.flush,     // audit entries from a time without quorum
 		m.Trail.watch,    // checks and signs the audit trail
+		m.Syslog.watch,   // copies audit entries to the queue for syslog
+		m.Syslog.send,    // sends what is in it
 		m.Apps.follow,    // codes for applications, and what waits for slots
 		m.Apps.runner.loop,
 	} {

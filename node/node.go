@@ -32,6 +32,7 @@ type Config struct {
 	AdminModule string // which module holds the admin token; the first one when empty
 	Seal        SealConfig
 	RestartDir  string // commands that restart applications
+	Syslog      SyslogConfig
 	CodesDir    string // codes for applications; on a file system in memory
 	Kubernetes  []KubernetesConfig
 	Webhooks    []WebhookConfig

@@ -16,17 +16,19 @@ type store struct{ db *bbolt.DB }
 
 // The buckets of a store.
 var (
-	bucketIdentity = []byte("identity") // one record
-	bucketSeats    = []byte("seats")    // slot label -> seatRecord
-	bucketJournal  = []byte("journal")  // package id -> bucket of one import
-	bucketStaged   = []byte("staged")   // SHA-256 of a package file -> Staged
-	bucketReceipts = []byte("receipts") // package id -> keptReceipt
-	bucketOutbox   = []byte("outbox")   // acts done without a quorum, to be replicated later
-	bucketJobs     = []byte("jobs")     // job id -> Job, once it has ended
-	bucketModules  = []byte("modules")  // module name -> self-test
-	bucketTrail    = []byte("trail")    // this node's last signature under the audit trail
-	bucketApps     = []byte("apps")     // application -> appRecord
-	bucketStart    = []byte("start")    // the one-time code of the first start
+	bucketIdentity     = []byte("identity")      // one record
+	bucketSeats        = []byte("seats")         // slot label -> seatRecord
+	bucketJournal      = []byte("journal")       // package id -> bucket of one import
+	bucketStaged       = []byte("staged")        // SHA-256 of a package file -> Staged
+	bucketReceipts     = []byte("receipts")      // package id -> keptReceipt
+	bucketOutbox       = []byte("outbox")        // acts done without a quorum, to be replicated later
+	bucketJobs         = []byte("jobs")          // job id -> Job, once it has ended
+	bucketModules      = []byte("modules")       // module name -> self-test
+	bucketSyslog       = []byte("syslog")        // seq -> audit entry that the syslog sink has not confirmed
+	bucketTrail        = []byte("trail")         // this node's last signature under the audit trail
+	bucketApps         = []byte("apps")          // application -> appRecord
+	bucketSyslogCursor = []byte("syslog-cursor") // how far the trail was looked through for it
+	bucketStart        = []byte("start")         // the one-time code of the first start
 )
 
 // single is the key of a bucket with one record.
@@ -44,7 +46,7 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketApps, bucketTrail, bucketStart} {
+		for _, b := range [][]byte{bucketIdentity, bucketSeats, bucketJournal, bucketStaged, bucketReceipts, bucketOutbox, bucketJobs, bucketModules, bucketApps, bucketTrail, bucketSyslog, bucketSyslogCursor, bucketStart} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}

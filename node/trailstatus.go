@@ -19,6 +19,7 @@ type AuditStatus struct {
 	Signed      []AuditSigned `json:"signed"`       // the newest signature of each node
 	SignError   string        `json:"sign_error"`   // why this node could not sign at its last attempt
 	Alerts      int           `json:"alerts"`       // in the last AlertWindow
+	Syslog      SyslogStatus  `json:"syslog"`
 }
 
 // AuditSigned is the newest signature of a node.
@@ -35,7 +36,7 @@ const AlertWindow = 24 * time.Hour
 // Status describes the trail.
 func (t *Trail) Status() AuditStatus {
 	s := t.m.State()
-	st := AuditStatus{Last: lastEntry(s).Seq, Entries: len(s.Audit), Damage: t.Damage(), Signed: []AuditSigned{}, Alerts: RecentAlerts(s, time.Now())}
+	st := AuditStatus{Last: lastEntry(s).Seq, Entries: len(s.Audit), Damage: t.Damage(), Signed: []AuditSigned{}, Alerts: RecentAlerts(s, time.Now()), Syslog: t.m.Syslog.Status()}
 	if len(s.Audit) > 0 {
 		st.First = s.Audit[0].Seq
 	}

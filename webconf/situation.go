@@ -22,6 +22,8 @@ type situation struct {
 	Modules map[string]node.ModuleHealth
 	Seen    map[string]node.Seen // by node
 
+	Audit node.AuditStatus
+
 	AdminOpen       bool
 	AdminRefused    error     // why the admin token does not take the stored code
 	CertificateEnds time.Time // of this node's TLS certificate
@@ -36,7 +38,7 @@ func (s *Server) look(m *node.Member) *situation {
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
-		Coverage: list, Summary: summary,
+		Coverage: list, Summary: summary, Audit: m.Trail.Status(),
 	}
 	for name := range v.State.Nodes {
 		v.Seen[name] = m.Peers.Seen(name)

@@ -94,6 +94,12 @@ func auditStatusTable(s node.AuditStatus, row func(...any)) {
 			row("Signed by "+n.Node, fmt.Sprintf("up to %d, %s", n.Seq, ago(n.Time)))
 		}
 	}
+	if y := s.Syslog; y.Address != "" {
+		row("Syslog", fmt.Sprintf("%s: %d sent since the start, %d waiting", y.Address, y.Sent, y.Waiting))
+		if y.Error != "" {
+			row("Syslog fails", y.Error)
+		}
+	}
 	if s.SignError != "" {
 		row("This node cannot sign", s.SignError)
 	}

@@ -84,3 +84,28 @@ func auditedRun(t *testing.T, d *testDemo) {
 		t.Errorf("status:\n%s", out)
 	}
 }
+
+// A [syslog] section that cannot work is refused before the node starts.
+func TestSyslogConfig(t *testing.T) {
+	good := func() *syslogConfig {
+		return &syslogConfig{Address: "log.example:6514", CAFile: "/etc/keyferry/syslog-ca.pem"}
+	}
+	c := good()
+	if err := c.check(); err != nil || c.Facility != node.DefaultFacility {
+		t.Errorf("facility %q, %v", c.Facility, err)
+	}
+	for want, change := range map[string]func(*syslogConfig){
+		"host:port":         func(c *syslogConfig) { c.Address = "log.example" },
+		"not \":6514\"":     func(c *syslogConfig) { c.Address = ":6514" },
+		"syslog.ca_file":    func(c *syslogConfig) { c.CAFile = "" },
+		"belong together":   func(c *syslogConfig) { c.Certificate = "/etc/x.pem" },
+		"syslog.key must":   func(c *syslogConfig) { c.Certificate, c.Key = "/etc/x.pem", "y.pem" },
+		"facility \"mail\"": func(c *syslogConfig) { c.Facility = "mail" },
+	} {
+		c := good()
+		change(c)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %s", c, err, want)
+		}
+	}
+}

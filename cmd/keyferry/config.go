@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -40,6 +42,7 @@ type config struct {
 		PassphraseFile string `toml:"passphrase_file,omitempty" comment:"file with the passphrase of the node key, such as a systemd credential; without it somebody enters the passphrase after each start"`
 		TPM            string `toml:"tpm,omitempty" comment:"TPM 2.0 that may seal the node key, usually /dev/tpmrm0"`
 	} `toml:"seal,omitempty"`
+	Syslog      *syslogConfig      `toml:"syslog,omitempty" comment:"where audit entries are sent"`
 	Modules     []moduleConfig     `toml:"module"`
 	Kubernetes  []kubernetesConfig `toml:"kubernetes,omitempty"`
 	Webhooks    []webhookConfig    `toml:"webhook,omitempty"`
@@ -66,6 +69,35 @@ type webhookConfig struct {
 	Name   string `toml:"name" comment:"as applications name it"`
 	URL    string `toml:"url" comment:"https"`
 	CAFile string `toml:"ca_file,omitempty" comment:"certificates to verify it by; the system's when missing"`
+}
+
+// syslogConfig is a sink that takes RFC 5424 messages over TLS (RFC 5425). Its files are read at each
+// connection, so that a wrong one keeps no node from starting; the console and the log tell of it.
+type syslogConfig struct {
+	Address     string `toml:"address" comment:"host:port of the sink; its certificate must name the host"`
+	CAFile      string `toml:"ca_file" comment:"PEM; who may have signed the sink's certificate"`
+	Certificate string `toml:"certificate,omitempty" comment:"PEM; shown to the sink, where it asks for one"`
+	Key         string `toml:"key,omitempty" comment:"PEM; belongs to the certificate"`
+	Facility    string `toml:"facility,omitempty" comment:"authpriv when empty"`
+}
+
+func (c *syslogConfig) check() error {
+	if host, port, err := net.SplitHostPort(c.Address); err != nil || host == "" || port == "" {
+		return fmt.Errorf("syslog.address must be host:port, not %q", c.Address)
+	}
+	if (c.Certificate == "") != (c.Key == "") {
+		return errors.New("syslog.certificate and syslog.key belong together: give both or none")
+	}
+	for _, p := range []struct{ what, path string }{{"ca_file", c.CAFile}, {"certificate", c.Certificate}, {"key", c.Key}} {
+		if p.path != "" && !filepath.IsAbs(p.path) || p.path == "" && p.what == "ca_file" {
+			return fmt.Errorf("syslog.%s must be an absolute path, not %q", p.what, p.path)
+		}
+	}
+	c.Facility = cmp.Or(c.Facility, node.DefaultFacility)
+	if _, ok := node.SyslogFacilities[c.Facility]; !ok {
+		return fmt.Errorf("syslog.facility %q is none of %s", c.Facility, strings.Join(slices.Sorted(maps.Keys(node.SyslogFacilities)), ", "))
+	}
+	return nil
 }
 
 func readConfig(path string) (config, error) {
@@ -134,6 +166,11 @@ func (c *config) check() error {
 	if err := c.checkOutward(); err != nil {
 		return err
 	}
+	if c.Syslog != nil {
+		if err := c.Syslog.check(); err != nil {
+			return err
+		}
+	}
 	if c.AdminModule != "" && !seen[c.AdminModule] {
 		return fmt.Errorf("admin_module %q is not one of the modules", c.AdminModule)
 	}
@@ -187,6 +224,9 @@ func (c *config) node() node.Config {
 		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
 		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
 		Seal: node.SealConfig{PassphraseFile: c.Seal.PassphraseFile, TPM: c.Seal.TPM},
+	}
+	if s := c.Syslog; s != nil {
+		n.Syslog = node.SyslogConfig{Address: s.Address, CAFile: s.CAFile, Certificate: s.Certificate, Key: s.Key, Facility: s.Facility}
 	}
 	for _, m := range c.Modules {
 		n.Modules = append(n.Modules, node.ModuleConfig{Name: m.Name, Path: m.Path, Env: m.Env, InitArgs: m.InitArgs})
