@@ -27,7 +27,7 @@ const (
 
 // problems are listed with the most urgent first.
 func (v *situation) problems() []problem {
-	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.keyProblems(), v.nodeProblems(), v.auditProblems())
+	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.keyProblems(), v.nodeProblems(), v.lockProblems(), v.auditProblems())
 	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
 	return list
 }
@@ -202,4 +202,23 @@ func keyName(k node.KeyName) string {
 		return "ID " + k.ID
 	}
 	return "key " + k.Fingerprint[:min(len(k.Fingerprint), 12)]
+}
+
+// lockProblems tells of people who cannot log in because of wrong passwords: theirs, or somebody's who
+// guesses.
+func (v *situation) lockProblems() []problem {
+	var list []problem
+	for _, name := range slices.Sorted(maps.Keys(v.State.Accounts)) {
+		var nodes []string
+		for _, l := range v.State.Accounts[name].Locks {
+			if v.Now.Before(l.Until) {
+				nodes = append(nodes, l.Node)
+			}
+		}
+		if len(nodes) > 0 {
+			list = append(list, problem{warn, fmt.Sprintf("Too many wrong passwords for the account %s: it is locked on %s.", name, and(nodes)),
+				"Ask the person whether the tries were theirs. The lock ends by itself after an hour; a security officer can lift it.", personPath(name), "See " + name})
+		}
+	}
+	return list
 }

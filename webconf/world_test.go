@@ -46,7 +46,7 @@ type appliance struct {
 }
 
 // newAppliance starts a node that is not a member yet. Its console answers once it is.
-func newAppliance(t testing.TB, name string) (*appliance, *node.Node) {
+func newAppliance(t testing.TB, name string, change ...func(*node.Config)) (*appliance, *node.Node) {
 	t.Helper()
 	dir := t.TempDir()
 	a := &appliance{soft: hsmtest.SoftHSM(t, filepath.Join(dir, "softhsm")), log: &logBuffer{}}
@@ -69,11 +69,15 @@ func newAppliance(t testing.TB, name string) (*appliance, *node.Node) {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n, err := node.Open(t.Context(), node.Config{
+	cfg := node.Config{
 		Name: name, Dir: filepath.Join(dir, "data"), Version: "1.0-test", PeerListen: peer.Addr().String(), PeerAddress: peer.Addr().String(),
 		WebURL: "https://" + console.Addr().String(), Modules: []node.ModuleConfig{{Name: "softhsm", Path: a.soft.Path, Env: a.soft.Env}},
 		RestartDir: restart, Log: log,
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	n, err := node.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,11 +99,11 @@ func newAppliance(t testing.TB, name string) (*appliance, *node.Node) {
 }
 
 // newCluster founds a cluster of so many appliances.
-func newCluster(t testing.TB, count int) []*appliance {
+func newCluster(t testing.TB, count int, change ...func(*node.Config)) []*appliance {
 	t.Helper()
 	var list []*appliance
 	for i := range count {
-		a, n := newAppliance(t, fmt.Sprintf("node%d", i+1))
+		a, n := newAppliance(t, fmt.Sprintf("node%d", i+1), change...)
 		var err error
 		if i == 0 {
 			if _, err := n.Found(t.Context(), root, "ca-prod"); err != nil {
