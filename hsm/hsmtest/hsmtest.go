@@ -63,6 +63,11 @@ func SoftHSMLibrary(t testing.TB) string {
 	return library(t, "SoftHSM (Debian package softhsm2)", "/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so")
 }
 
+// Spy is OpenSC's pkcs11-spy, which stands before a module and writes down each call.
+func Spy(t testing.TB) string {
+	return library(t, "pkcs11-spy (Debian package opensc)", "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so", "/usr/lib64/pkcs11/pkcs11-spy.so")
+}
+
 // SoftHSM makes an empty SoftHSM in dir and returns how to run it.
 func SoftHSM(t testing.TB, dir string) hsm.Config {
 	t.Helper()
