@@ -1,6 +1,8 @@
 package webconf
 
 import (
+	"cmp"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 // An auditRow is one line of the audit page: an entry, or the two entries of an act as one.
@@ -15,6 +18,7 @@ type auditRow struct {
 	cluster.Entry
 	Began  time.Time // of an act that has ended
 	Intent string    // what was known when it began
+	Seal   seal      // on pages that show it
 }
 
 // Took is how long an act took; empty where there was no act.
@@ -162,6 +166,11 @@ type auditView struct {
 	Next   uint64 // where the next page begins; 0: there is none
 	First  uint64 // the oldest entry that is kept
 	Total  int
+	Node   string
+	Status node.AuditStatus
+	People []string // who is in the trail
+	Nodes  []string
+	Acts   []string
 }
 
 func auditPage(c *call) error {
@@ -173,20 +182,34 @@ func auditPage(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.show(page{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(c.m.State(), f, before)})
+	return c.show(page{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(c.look(), f, before, c.covering())})
 }
 
-func newAuditView(s *cluster.State, f auditFilter, before uint64) auditView {
-	v := auditView{Filter: f, Before: before, Total: len(s.Audit)}
+func newAuditView(s *situation, f auditFilter, before uint64, cover covering) auditView {
+	v := auditView{Filter: f, Before: before, Total: len(s.State.Audit), Node: s.Node, Status: s.Audit}
 	var more bool
-	v.Rows, more = auditRowsOf(s, f, before, auditRows)
+	v.Rows, more = auditRowsOf(s.State, f, before, auditRows)
 	if more {
 		v.Next = v.Rows[len(v.Rows)-1].Seq
 	}
-	if len(s.Audit) > 0 {
-		v.First = s.Audit[0].Seq
+	for i := range v.Rows {
+		v.Rows[i].Seal = newSeal(s.Audit, v.Rows[i].Seq, cover)
 	}
+	if len(s.State.Audit) > 0 {
+		v.First = s.State.Audit[0].Seq
+	}
+	v.People, v.Nodes, v.Acts = auditChoices(s.State)
 	return v
+}
+
+// auditChoices are the names in the trail, to choose from.
+func auditChoices(s *cluster.State) (people, nodes, acts []string) {
+	who, where, what := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, e := range s.Audit {
+		who[e.Actor.Name], where[e.Node], what[e.Act] = true, true, true
+	}
+	acts = slices.SortedFunc(maps.Keys(what), func(a, b string) int { return cmp.Or(cmp.Compare(actWord(a), actWord(b)), cmp.Compare(a, b)) })
+	return slices.Sorted(maps.Keys(who)), slices.Sorted(maps.Keys(where)), acts
 }
 
 // Results are what can be filtered by.
@@ -196,6 +219,16 @@ func (auditView) Results() []string {
 
 // Gone is how many entries were forgotten.
 func (v auditView) Gone() uint64 { return v.First - 1 }
+
+// Since and Until are the bounds as days.
+func (v auditView) Since() string { return dayOf(v.Filter.Since) }
+func (v auditView) Until() string { return dayOf(v.Filter.Until) }
+
+// Narrow tells whether a filter is set that stands behind "more".
+func (v auditView) Narrow() bool {
+	f := v.Filter
+	return f.Who != "" || f.Node != "" || f.Act != "" || !f.Since.IsZero() || !f.Until.IsZero()
+}
 
 // PagePath is the address of the page that begins below an entry.
 func (v auditView) PagePath(before uint64) string {

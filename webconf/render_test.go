@@ -2,6 +2,7 @@ package webconf
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,14 +83,15 @@ func plainPages(v *situation, text string) []page {
 		{Name: "protection", Title: "Protection", Nav: "/hsm", Form: failed("protect", text), Data: newProtectionView(v, node.Sealing{Protector: cluster.ByTPM, Where: text, Risk: text}, node.SealConfig{TPM: text, PassphraseFile: text})},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{}, 2)},
 		{Name: "coverage", Title: "Key coverage", Nav: "/coverage", Data: newCoverageView(v, coverageFilter{Slot: "Slot01", Gaps: true, Text: text}, 1)},
-		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v.State, auditFilter{}, 0)},
-		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v.State, auditFilter{Result: "failed", Text: text}, 1000)},
+		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v, auditFilter{}, 0, coveringOf(nil))},
+		{Name: "audit", Title: "Audit log", Nav: "/audit", Data: newAuditView(v, auditFilter{Result: "failed", Text: text, Who: text, Since: v.Now, Alerts: true}, 1000, coveringOf(errors.New(text)))},
 		{Name: "applications", Title: "Applications", Nav: "/applications", Data: newApplicationsView(v)},
 		{Name: "application", Title: "New", Nav: "/applications", Form: newForm("app", nil), Data: newApplicationView(v, nil, newForm("app", nil))},
 		{Name: "application", Title: "New", Nav: "/applications", Form: failed("app", text), Data: newApplicationView(v, nil, failed("app", text))},
 		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true)}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
+	list = append(list, auditEntryPages(v, text)...)
 	list = append(list, peoplePages(v, text)...)
 	list = append(list, approvalPages(v, text)...)
 	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now}} {
@@ -105,6 +107,30 @@ func plainPages(v *situation, text string) []page {
 	}
 	if len(v.Coverage) > 0 {
 		list = append(list, page{Name: "key", Title: "Key", Nav: "/coverage", Crumbs: []crumb{{text, "/coverage"}}, Data: keyView{newCoverageRow(v.Coverage[0], v.names())}})
+	}
+	return list
+}
+
+// coveringOf is a signature of node2 that is good, or not.
+func coveringOf(err error) covering {
+	return func(seq uint64) (cluster.Checkpoint, bool, error) {
+		return cluster.Checkpoint{Node: "node2", Seq: seq + 1, Time: time.Now()}, true, err
+	}
+}
+
+func auditEntryPages(v *situation, text string) (list []page) {
+	if len(v.State.Audit) == 0 {
+		return nil
+	}
+	none := func(uint64) (cluster.Checkpoint, bool, error) { return cluster.Checkpoint{}, false, nil }
+	for _, cover := range []covering{coveringOf(nil), coveringOf(errors.New(text)), none} {
+		for _, seq := range []uint64{1, 2, uint64(len(v.State.Audit))} {
+			data, err := newAuditEntryView(v, seq, cover)
+			if err != nil {
+				panic(err)
+			}
+			list = append(list, page{Name: "auditentry", Title: "Entry", Nav: "/audit", Crumbs: []crumb{{"Audit log", "/audit"}}, Data: data})
+		}
 	}
 	return list
 }

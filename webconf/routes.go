@@ -135,6 +135,7 @@ func consoleRoutes() []route {
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
 		{get, "/cluster/nodes/:node/identity.jwk", cluster.MayView, identityKey, none},
 		{get, "/audit", cluster.MayView, auditPage, none},
+		{get, "/audit/:seq", cluster.MayView, auditEntryPage, none},
 		{post, "/audit/export", cluster.MayExportAudit, exportAudit, small},
 		{get, "/jobs", cluster.MayView, jobsPage, none},
 		{get, "/jobs/:id", cluster.MayView, jobPage, none},

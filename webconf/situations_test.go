@@ -121,6 +121,9 @@ func (v *situation) history(count int, text string) *situation {
 			Runs: map[string]cluster.Run{"node1": {Time: v.Now, OK: i%2 == 0, Detail: text}}}
 		v.State.Invites[fmt.Sprintf("%064x", i+1)] = cluster.Invite{Hash: fmt.Sprintf("%064x", i+1), Expires: v.Now.Add(time.Hour), By: "account/alice"}
 	}
+	v.Audit = node.AuditStatus{First: 1, Last: uint64(12*count - 1), Entries: 12*count - 1, CheckedFrom: 1, CheckedTo: uint64(12*count - 3), Damage: text, SignError: text, Alerts: count,
+		Signed: []node.AuditSigned{{Node: "node1", Seq: 7, Time: v.Now}, {Node: "node2"}, {Node: "node3", Seq: 5, Error: text}},
+		Syslog: node.SyslogStatus{Address: text, Waiting: count, Since: v.Now, Sent: 7, Error: text, ErrorTime: v.Now}}
 	actor := cluster.Actor{Kind: cluster.ByAccount, Name: "alice"}
 	for i := range 4 * count {
 		act := fmt.Sprintf("act%d", i)
@@ -131,7 +134,7 @@ func (v *situation) history(count int, text string) *situation {
 			v.State.Acts[act] = cluster.Act{ID: act}
 			continue
 		}
-		v.audit(cluster.Entry{Actor: actor, Act: "slot.activate", Object: object, Result: []string{cluster.Done, cluster.Refused, cluster.Failed}[i%3], Detail: text, ActID: act})
+		v.audit(cluster.Entry{Actor: actor, Act: "slot.activate", Object: object, Result: []string{cluster.Done, cluster.Refused, cluster.Failed}[i%3], Detail: text, ActID: act, Alert: []string{"", "", cluster.AlertDenied, text}[i%4]})
 	}
 	return v
 }
