@@ -188,6 +188,11 @@ func TestAuthorization(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(cases)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
 		t.Fatalf("cases for %v, kinds are %v", got, want)
 	}
+	commands := map[string]Command{}
+	for kind, c := range cases {
+		commands[kind] = c.cmd
+	}
+	t.Run("roles", func(t *testing.T) { wantPermissions(t, base, commands) })
 	for kind, c := range cases {
 		for who, st := range actors {
 			st.cmd = c.cmd

@@ -158,6 +158,9 @@ func packageFile(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.authorize(cluster.MaySynchronize, staged.Header.Slot); err != nil { // the address does not tell the slot
+		return err
+	}
 	f, err := c.m.Sync.File(staged)
 	if err != nil {
 		return fmt.Errorf("the file of package %s: %w", staged.Header.ID, err)

@@ -21,6 +21,11 @@ type socket struct {
 
 func newSocket(t testing.TB, web *Server) *socket {
 	t.Helper()
+	return newSocketFor(t, web.API())
+}
+
+func newSocketFor(t testing.TB, api http.Handler) *socket {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "kf") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +36,7 @@ func newSocket(t testing.TB, web *Server) *socket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: web.API(), ConnContext: ConnContext, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: api, ConnContext: ConnContext, ReadHeaderTimeout: time.Minute}
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return &socket{t, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
