@@ -38,7 +38,8 @@ func (d Delivery) Delivers() bool { return d.Kind == DeliverFile || d.Kind == De
 var principalPattern = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]{0,31}|0|[1-9][0-9]{0,8})$`)
 
 func (d Delivery) validate(r Restart) error {
-	if err := checkOneOf("delivery", d.Kind, "", DeliverNone, DeliverFile, DeliverStdin); err != nil {
+	d = d.filled()
+	if err := checkOneOf("delivery", d.Kind, DeliverNone, DeliverFile, DeliverStdin); err != nil {
 		return err
 	}
 	if d.Kind == DeliverStdin && r.Kind != RestartCommand {
@@ -62,7 +63,7 @@ func (d Delivery) validate(r Restart) error {
 			return err
 		}
 	}
-	return checkOneOf("mode of the code file", d.Mode, "", ModeOwner, ModeGroup)
+	return checkOneOf("mode of the code file", d.Mode, ModeOwner, ModeGroup)
 }
 
 // describe is for the audit trail: who will be able to read codes.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,8 +45,11 @@ func (a *Apps) Files(app cluster.App) []CodeFile {
 		f := CodeFile{Slot: label, Path: a.codes.path(app.Name, label), URI: a.codes.uri(app.Name, label)}
 		if f.There = a.codes.there(app.Name, label); !f.There {
 			f.Problem = problems[f.Path]
-			if f.Problem == "" {
-				f.Problem = a.m.Slots.withheld(app, label)
+			switch {
+			case a.codes.dir == "":
+				f.Problem = errNoCodesDir.Error()
+			case f.Problem == "":
+				f.Problem = cmp.Or(a.m.Slots.withheld(app, label), "it is written in a moment")
 			}
 		}
 		list = append(list, f)

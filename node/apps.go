@@ -96,6 +96,9 @@ func (a *Apps) Restart(ctx context.Context, actor cluster.Actor, name string) (R
 	return r, err
 }
 
+// Again is when an application whose restart failed on this node is tried again by itself; zero: it is not.
+func (a *Apps) Again(name string) time.Time { return a.runner.next(name) }
+
 // restartUsers restarts the applications of this node that use a slot, after keys came into it.
 func (a *Apps) restartUsers(ctx context.Context, slot string, pr *progress) []RestartResult {
 	results := a.runner.now(ctx, "keys came into slot "+slot, a.using(slot))

@@ -29,6 +29,8 @@ func newCodeFiles(dir, node string) *codeFiles { return &codeFiles{dir: dir, nod
 // such a mark is removed when it is not wanted, so there must be no doubt whose it is.
 const ownerMark = ".keyferry"
 
+var errNoCodesDir = errors.New("this node's configuration names no directory for codes (codes_dir)")
+
 const noLink = unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // path is where an application finds the code of a slot.
@@ -74,7 +76,7 @@ func fileName(label string) string {
 // where it is not there. fs.ErrNotExist says that there is none.
 func (c *codeFiles) open(make bool) (int, error) {
 	if c.dir == "" {
-		return -1, errors.New("this node's configuration names no directory for codes (codes_dir)")
+		return -1, errNoCodesDir
 	}
 	fd, err := walk(c.dir, make)
 	if err != nil {

@@ -27,8 +27,25 @@ func (id *Identity) ClusterName() string {
 	return id.rec.ClusterName
 }
 
-// RestartDir is where root puts the commands that restart applications; empty when there is none.
-func (n *Node) RestartDir() string { return n.cfg.RestartDir }
+// RestartTargets are what root has named in the node's configuration for restarts of applications.
+type RestartTargets struct {
+	Dir        string // of commands; empty when there is none
+	Codes      string // directory of the files with codes
+	Kubernetes []string
+	Webhooks   []string
+}
+
+// RestartTargets says by which names applications can be restarted on this node.
+func (n *Node) RestartTargets() RestartTargets {
+	t := RestartTargets{Dir: n.cfg.RestartDir, Codes: n.cfg.CodesDir}
+	for _, k := range n.cfg.Kubernetes {
+		t.Kubernetes = append(t.Kubernetes, k.Name)
+	}
+	for _, w := range n.cfg.Webhooks {
+		t.Webhooks = append(t.Webhooks, w.Name)
+	}
+	return t
+}
 
 // What forms ask for before they send: the shortest password and the shortest code that people choose,
 // in characters.

@@ -253,7 +253,15 @@ func apiAppsTest(t *testing.T, s *socket) {
 	if !run.OK {
 		t.Errorf("restart: %+v", run)
 	}
-	app.Restart.Target = "restart-broken"
+	app.Delivery = cluster.Delivery{Kind: cluster.DeliverFile, Owner: "nobody"}
+	s.ask(put, "/applications/ejbca", app, http.StatusOK, &got)
+	var state applicationState
+	s.ask(get, "/applications/ejbca", nil, http.StatusOK, &state)
+	if state.Delivery.Mode != cluster.ModeOwner || len(state.Files) != 1 || state.Files[0].Problem == "" || !state.Runs["node1"].OK {
+		t.Errorf("state of the application: %+v", state)
+	}
+	s.refused(s.send(get, "/applications/other", "", nil), http.StatusNotFound, "not_found")
+	app.Delivery, app.Restart.Target = cluster.Delivery{}, "restart-broken"
 	s.ask(put, "/applications/ejbca", app, http.StatusOK, nil)
 	s.ask(post, "/applications/ejbca/restart", struct{}{}, http.StatusOK, &run)
 	if run.OK || !strings.Contains(run.Detail, "not installed") {

@@ -2,11 +2,37 @@ package webconf
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 func apiApplications(c *call) error { return c.JSON(http.StatusOK, c.m.Apps.List()) }
+
+// applicationState is an application, with how it stands on each node and its codes on this one.
+type applicationState struct {
+	cluster.App
+	States map[string]appNodeState `json:"states"` // by node
+	Files  []node.CodeFile         `json:"files,omitempty"`
+}
+
+type appNodeState struct {
+	Waits string    `json:"waits_for,omitempty"`
+	Again time.Time `json:"again,omitzero"` // when a restart that failed is tried again; of this node only
+}
+
+func apiApplication(c *call) error {
+	a, err := c.application()
+	if err != nil {
+		return err
+	}
+	s := applicationState{App: a, States: map[string]appNodeState{}, Files: c.m.Apps.Files(a)}
+	for _, r := range newApplicationRow(c.look(), a).Runs {
+		s.States[r.Node] = appNodeState{r.Waits, r.Again}
+	}
+	return c.JSON(http.StatusOK, s)
+}
 
 func apiPutApplication(c *call) error {
 	name, err := c.segment("name")

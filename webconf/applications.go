@@ -1,12 +1,14 @@
 package webconf
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 type applicationsView struct {
@@ -27,16 +29,29 @@ func (a applicationRow) CanRestart() bool { return a.Here && a.Restart.Kind != c
 // Pattern matches the name and nothing else, for browsers. Names are letters, digits and hyphens.
 func (a applicationRow) Pattern() string { return a.Name }
 
-// A runRow is the last restart of an application on a node.
+// A runRow is how an application stands on a node, with its last restart there.
 type runRow struct {
-	Node string
+	Node  string
+	Waits string    // what it waits for before it is restarted
+	Again time.Time // when it is tried again; of this node only
 	cluster.Run
 }
 
 func newApplicationRow(v *situation, a cluster.App) applicationRow {
-	r := applicationRow{App: a, Here: len(a.Nodes) == 0 || slices.Contains(a.Nodes, v.Node)}
-	for _, name := range slices.Sorted(maps.Keys(a.Runs)) {
-		r.Runs = append(r.Runs, runRow{name, a.Runs[name]})
+	r := applicationRow{App: a, Here: a.On(v.Node)}
+	for _, name := range v.names() {
+		run, ran := a.Runs[name]
+		if !a.On(name) && !ran {
+			continue
+		}
+		row := runRow{Node: name, Run: run}
+		if a.On(name) && a.Restart.Kind != cluster.RestartNone {
+			row.Waits = node.AppWaits(v.State, a.Name, name)
+		}
+		if name == v.Node { // known better here than by the cluster
+			row.Waits, row.Again = v.AppWaits[a.Name], v.AppAgain[a.Name]
+		}
+		r.Runs = append(r.Runs, row)
 	}
 	return r
 }
@@ -54,23 +69,30 @@ func newApplicationsView(s *situation) applicationsView {
 }
 
 type applicationView struct {
-	Node       string
-	App        *applicationRow // nil: a new one
-	Values     *form           // what the form for the application shows
-	Slots      []string        // there are
-	Nodes      []string
-	RestartDir string
+	Node    string
+	App     *applicationRow // nil: a new one
+	Values  *form           // what the form for the application shows
+	Slots   []string        // there are
+	Nodes   []string
+	Others  []string        // applications that it can start after
+	Files   []node.CodeFile // codes on this node
+	Targets node.RestartTargets
 }
 
 func newApplicationPage(c *call) error {
-	f := newForm("app", map[string]string{"kind": cluster.RestartCommand})
+	f := newForm("app", map[string]string{"kind": cluster.RestartCommand, "delivery": cluster.DeliverNone, "filemode": cluster.ModeOwner})
 	return showApplication(c, nil, f)
 }
 
 // formOf fills the form with what is known of an application.
 func formOf(a cluster.App) *form {
-	f := newForm("app", map[string]string{"name": a.Name, "kind": a.Restart.Kind, "target": a.Restart.Target})
-	f.Values["slots"], f.Values["nodes"] = a.Slots, a.Nodes
+	d := a.Delivery
+	f := newForm("app", map[string]string{"name": a.Name, "kind": a.Restart.Kind, "target": a.Restart.Target,
+		"delivery": cmp.Or(d.Kind, cluster.DeliverNone), "owner": d.Owner, "group": d.Group, "filemode": cmp.Or(d.Mode, cluster.ModeOwner)})
+	f.Values["slots"], f.Values["nodes"], f.Values["after"] = a.Slots, a.Nodes, a.After
+	if d.Manual {
+		f.Values.Set("manual", "yes")
+	}
 	return f
 }
 
@@ -96,7 +118,10 @@ func applicationPage(c *call) error {
 
 func showApplication(c *call, a *cluster.App, f *form) error {
 	v := newApplicationView(c.look(), a, f)
-	v.RestartDir = c.m.Node().RestartDir()
+	v.Targets = c.m.Node().RestartTargets()
+	if a != nil {
+		v.Files = c.m.Apps.Files(*a)
+	}
 	title := "Add an application"
 	if a != nil {
 		title = "Application " + a.Name
@@ -107,6 +132,11 @@ func showApplication(c *call, a *cluster.App, f *form) error {
 // newApplicationView shows an application, or an empty form when a is nil.
 func newApplicationView(s *situation, a *cluster.App, f *form) applicationView {
 	v := applicationView{Node: s.Node, Values: f, Slots: slices.Sorted(maps.Keys(s.State.Slots)), Nodes: s.names()}
+	for _, name := range slices.Sorted(maps.Keys(s.State.Apps)) {
+		if a == nil || name != a.Name {
+			v.Others = append(v.Others, name)
+		}
+	}
 	if a == nil {
 		return v
 	}
@@ -127,7 +157,14 @@ func union(a, b []string) []string {
 
 // appOf is the application that a form describes.
 func appOf(f *form, name string) cluster.App {
-	a := cluster.App{Name: name, Slots: f.Values["slots"], Nodes: f.Values["nodes"], Restart: cluster.Restart{Kind: f.text("kind")}}
+	a := cluster.App{Name: name, Slots: f.Values["slots"], Nodes: f.Values["nodes"], After: f.Values["after"], Restart: cluster.Restart{Kind: f.text("kind")},
+		Delivery: cluster.Delivery{Kind: f.text("delivery")}}
+	if a.Delivery.Delivers() {
+		a.Delivery.Manual = f.text("manual") == "yes"
+	}
+	if a.Delivery.Kind == cluster.DeliverFile { // the fields stay in the form when something else is chosen
+		a.Delivery.Owner, a.Delivery.Group, a.Delivery.Mode = f.text("owner"), f.text("group"), f.text("filemode")
+	}
 	if a.Restart.Kind != cluster.RestartNone {
 		a.Restart.Target = f.text("target")
 	}
@@ -206,8 +243,8 @@ func removeApplication(c *call) error {
 	return c.redirect("/applications")
 }
 
-// restartTime is longer than package node lets a restart take.
-const restartTime = 2 * time.Minute
+// restartTime is longer than package node lets a restart take: a rollout in Kubernetes takes minutes.
+const restartTime = 6 * time.Minute
 
 func restartApplication(c *call) error {
 	a, err := c.application()
@@ -220,6 +257,9 @@ func restartApplication(c *call) error {
 	}
 	c.patience(restartTime)
 	r, err := c.m.Apps.Restart(c.Request().Context(), c.actor, a.Name)
+	if now, ok := c.m.State().Apps[a.Name]; ok {
+		a = now // with what came of it
+	}
 	switch {
 	case err == nil:
 		if err := c.flash(fmt.Sprintf("Application %s was restarted on %s.", a.Name, c.m.Name())); err != nil {
@@ -228,6 +268,9 @@ func restartApplication(c *call) error {
 		return c.redirect(applicationPath(a.Name))
 	case r.Detail != "": // it was tried
 		f.fail("", "%s", sentence(err.Error()))
+		if !r.Again.IsZero() {
+			f.fail("", "It is tried again by itself %s.", relative(r.Again, time.Now()))
+		}
 	default:
 		if err := f.blame("", err); err != nil {
 			return err

@@ -296,7 +296,21 @@ func TestApplicationForms(t *testing.T) {
 	b.post("/new-application", "name", "new", "kind", "none").wants(t, http.StatusUnprocessableEntity, "There is an application")
 	b.follow(b.post("/applications/new/restart")).wants(t, http.StatusOK, "Application new was restarted on node1.", "Restarted")
 	b.follow(b.post("/applications/new", "kind", "command", "target", "restart-broken", "slots", "CA", "nodes", "node1")).wants(t, http.StatusOK, "is saved")
-	b.post("/applications/new/restart").wants(t, http.StatusUnprocessableEntity, "was not restarted: exit status 3: the program is not installed", "CA")
+	b.post("/applications/new/restart").wants(t, http.StatusUnprocessableEntity, "was not restarted: exit status 3: the program is not installed", "CA", "It is tried again by itself in", "try 1 of 4")
+	b.get("/").wants(t, http.StatusOK, "Application new was not restarted on node1")
+	for _, c := range []struct{ says, kind, delivery, owner, mode, after string }{
+		{"must be one of 0400, 0440", "none", "file", "", "0444", "new"},
+		{"use a user or group name", "none", "file", "no one", "0400", "new"},
+		{"go to the standard input of a restart command only", "none", "stdin", "", "", "new"},
+		{"There is no application", "none", "none", "", "", "old"},
+		{"Delivery &#34;post&#34; is not known", "none", "post", "", "", "new"},
+	} {
+		b.post("/new-application", "name", "other", "kind", c.kind, "delivery", c.delivery, "owner", c.owner, "filemode", c.mode, "after", c.after).wants(t, http.StatusUnprocessableEntity, c.says)
+	}
+	b.follow(b.post("/new-application", "name", "other", "kind", "webhook", "target", "deployer", "slots", "CA", "after", "new", "delivery", "file", "owner", "nobody", "group", "33", "filemode", "0440", "manual", "yes")).
+		wants(t, http.StatusOK, "pkcs11:token=CA?pin-source=file:", "names no directory for codes (codes_dir)")
+	b.post("/applications/new/remove", "name", "new").wants(t, http.StatusUnprocessableEntity, "starts after")
+	b.follow(b.post("/applications/other/remove", "name", "other")).wants(t, http.StatusOK, "is removed")
 	b.get("/slots").wants(t, http.StatusOK, "CA new")
 	b.follow(b.post("/applications/new", "kind", "none", "target", "ignored", "slots", "CA")).wants(t, http.StatusOK)
 	b.post("/applications/new/restart").wants(t, http.StatusUnprocessableEntity, "has no way to be restarted")

@@ -27,7 +27,7 @@ const (
 
 // problems are listed with the most urgent first.
 func (v *situation) problems() []problem {
-	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.keyProblems(), v.nodeProblems(), v.lockProblems(), v.auditProblems())
+	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.appProblems(), v.keyProblems(), v.nodeProblems(), v.lockProblems(), v.auditProblems())
 	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
 	return list
 }
@@ -106,12 +106,46 @@ func (v *situation) slotProblems() []problem {
 	case 0:
 	case 1:
 		list = append(list, problem{bad, fmt.Sprintf("Slot %s is closed on %s: it waits for its authentication code.", waiting[0], v.Node),
-			"Applications on this node may not be able to use its keys until somebody enters the code.", slotPath(waiting[0]) + "#activate", "Activate"})
+			"Applications on this node may not be able to use its keys until somebody enters the code." + v.held(waiting), slotPath(waiting[0]) + "#activate", "Activate"})
 	default:
 		list = append(list, problem{bad, fmt.Sprintf("%s are closed on %s: %s wait for their authentication codes.", plural(len(waiting), "slot"), v.Node, and(waiting)),
-			"Applications on this node may not be able to use their keys until somebody enters the codes.", "/slots", "See the slots"})
+			"Applications on this node may not be able to use their keys until somebody enters the codes." + v.held(waiting), "/slots", "See the slots"})
 	}
 	return list
+}
+
+// appProblems are applications of this node that did not start. Those that wait for a slot are said with
+// the slot.
+func (v *situation) appProblems() []problem {
+	var list []problem
+	for _, name := range slices.Sorted(maps.Keys(v.State.Apps)) {
+		a := v.State.Apps[name]
+		run, ok := a.Runs[v.Node]
+		if !a.On(v.Node) || !ok || run.OK || v.AppWaits[name] != "" || a.Restart.Kind == cluster.RestartNone {
+			continue
+		}
+		remedy := "It is not tried again by itself. Put right what is wrong, then restart it from its page."
+		if again, ok := v.AppAgain[name]; ok {
+			remedy = fmt.Sprintf("It is tried again by itself %s, as try %d of %d.", relative(again, v.Now), run.Try+1, run.Tries)
+		}
+		list = append(list, problem{bad, fmt.Sprintf("Application %s was not restarted on %s: %s", name, v.Node, stopped(run.Detail)), remedy, applicationPath(name), "See the application"})
+	}
+	return list
+}
+
+// held says which applications of this node start once slots are open.
+func (v *situation) held(labels []string) string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(v.AppWaits)) {
+		uses := func(label string) bool { return slices.Contains(v.State.Apps[name].Slots, label) }
+		if v.State.Apps[name].Restart.Kind != cluster.RestartNone && slices.ContainsFunc(labels, uses) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" Restarted by Keyferry then: %s.", and(names))
 }
 
 func (v *situation) keyProblems() []problem {

@@ -63,6 +63,7 @@ func functions(files *static) template.FuncMap {
 		"plural":   plural,
 		"are":      are,
 		"list":     and,
+		"duration": milliseconds,
 		"sentence": sentence,
 		"capital":  capital,
 		"stopped":  stopped,
@@ -76,7 +77,7 @@ func functions(files *static) template.FuncMap {
 		"minPassword": func() int { return node.MinPassword },
 
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
-		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark,
+		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 		"alertMark": alertMark, "auditPath": auditPath,
 

@@ -102,7 +102,10 @@ func plainPages(v *situation, text string) []page {
 	for _, name := range slices.Sorted(maps.Keys(v.State.Apps)) {
 		a := v.State.Apps[name]
 		f := failed("remove", text)
-		list = append(list, page{Name: "application", Title: name, Nav: "/applications", Form: f, Data: newApplicationView(v, &a, f)})
+		data := newApplicationView(v, &a, f)
+		data.Files = []node.CodeFile{{Slot: text, Path: text, URI: text, There: true}, {Slot: "b", URI: text, Problem: text}}
+		data.Targets = node.RestartTargets{Dir: text, Codes: text, Kubernetes: []string{text}, Webhooks: []string{text}}
+		list = append(list, page{Name: "application", Title: name, Nav: "/applications", Form: f, Data: data})
 		break
 	}
 	if len(v.Coverage) > 0 {

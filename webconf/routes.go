@@ -195,6 +195,7 @@ func apiRoutes() []route {
 		{get, v1 + "/jobs", cluster.MayView, apiJobs, none},
 		{get, v1 + "/jobs/:id", cluster.MayView, apiJob, none},
 		{get, v1 + "/applications", cluster.MayView, apiApplications, none},
+		{get, v1 + "/applications/:name", cluster.MayView, apiApplication, none},
 		{put, v1 + "/applications/:name", cluster.MayManageApps, apiPutApplication, small},
 		{remove, v1 + "/applications/:name", cluster.MayManageApps, apiRemoveApplication, none},
 		{post, v1 + "/applications/:name/restart", cluster.MayRestartApps, apiRestart, small},

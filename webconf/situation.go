@@ -28,6 +28,9 @@ type situation struct {
 	AdminRefused    error     // why the admin token does not take the stored code
 	CertificateEnds time.Time // of this node's TLS certificate
 
+	AppWaits map[string]string    // application -> what it waits for on this node
+	AppAgain map[string]time.Time // when a restart that failed is tried again on this node
+
 	Coverage []node.KeyCoverage
 	Summary  node.Summary
 }
@@ -38,7 +41,18 @@ func (s *Server) look(m *node.Member) *situation {
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
-		Coverage: list, Summary: summary, Audit: m.Trail.Status(),
+		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{},
+	}
+	for name, a := range v.State.Apps {
+		if !a.On(v.Node) {
+			continue
+		}
+		if why := m.Apps.Waits(name, v.Node); why != "" {
+			v.AppWaits[name] = why
+		}
+		if again := m.Apps.Again(name); !again.IsZero() {
+			v.AppAgain[name] = again
+		}
 	}
 	for name := range v.State.Nodes {
 		v.Seen[name] = m.Peers.Seen(name)

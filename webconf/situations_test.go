@@ -26,7 +26,7 @@ func plainSituation(nodes, slots, keys int) *situation {
 			Nodes: map[string]cluster.Node{}, Slots: map[string]cluster.Slot{}, Keys: map[string]map[string]cluster.Inventory{}, Packages: map[string]cluster.Package{},
 			Accounts: map[string]cluster.Account{}, Apps: map[string]cluster.App{}, Acts: map[string]cluster.Act{}, Invites: map[string]cluster.Invite{}},
 		Status:  cluster.Status{Node: "node1", Role: "leader", Leader: "node1", Quorum: true},
-		Modules: map[string]node.ModuleHealth{"softhsm": {Up: true, Since: now.Add(-time.Hour)}}, Seen: map[string]node.Seen{},
+		Modules: map[string]node.ModuleHealth{"softhsm": {Up: true, Since: now.Add(-time.Hour)}}, Seen: map[string]node.Seen{}, AppWaits: map[string]string{}, AppAgain: map[string]time.Time{},
 	}
 	for i := range nodes {
 		name := fmt.Sprintf("node%d", i+1)
@@ -117,8 +117,12 @@ func (v *situation) history(count int, text string) *situation {
 		}
 		v.State.Packages[id] = p
 		name := fmt.Sprintf("app%d", i+1)
-		v.State.Apps[name] = cluster.App{Name: name, Slots: []string{"Slot01"}, Nodes: []string{}, Restart: cluster.Restart{Kind: []string{"none", "command", "systemd"}[i%3], Target: text},
-			Runs: map[string]cluster.Run{"node1": {Time: v.Now, OK: i%2 == 0, Detail: text}}}
+		v.State.Apps[name] = cluster.App{Name: name, Slots: []string{"Slot01"}, Nodes: []string{}, Restart: cluster.Restart{Kind: []string{"none", "command", "systemd", "kubernetes", "webhook"}[i%5], Target: text},
+			After: []string{text}, Delivery: []cluster.Delivery{{}, {Kind: cluster.DeliverFile, Owner: text, Group: text, Mode: cluster.ModeGroup, Manual: true}, {Kind: cluster.DeliverStdin}}[i%3],
+			Runs: map[string]cluster.Run{"node1": {Time: v.Now, OK: i%2 == 0, Detail: text, Reason: text, Did: text, Took: 700 * i, Try: 1 + i%4, Tries: 4}}}
+		if i%3 == 1 {
+			v.AppWaits[name], v.AppAgain[name] = text, v.Now.Add(time.Minute)
+		}
 		v.State.Invites[fmt.Sprintf("%064x", i+1)] = cluster.Invite{Hash: fmt.Sprintf("%064x", i+1), Expires: v.Now.Add(time.Hour), By: "account/alice"}
 	}
 	v.Audit = node.AuditStatus{First: 1, Last: uint64(12*count - 1), Entries: 12*count - 1, CheckedFrom: 1, CheckedTo: uint64(12*count - 3), Damage: text, SignError: text, Alerts: count,

@@ -134,3 +134,11 @@ func grouped(s string) string {
 
 // short is the beginning of a fingerprint, enough to tell keys apart by eye.
 func short(fingerprint string) string { return grouped(fingerprint[:min(len(fingerprint), 12)]) }
+
+// milliseconds is how long something took.
+func milliseconds(ms int) string {
+	if ms < 1000 {
+		return fmt.Sprintf("%d ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", float64(ms)/1000)
+}

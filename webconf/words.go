@@ -245,7 +245,8 @@ var actWords = map[string]string{
 	"app.put":           "Application made or changed",
 	"app.remove":        "Application removed",
 	"app.run":           "Application restarted",
-	"app.restart":       "Restart of an application asked for",
+	"app.restart":       "Restart of an application",
+	"app.deliver":       "Code delivered to an application",
 	"act.end":           "End of an act recorded",
 	"module.reload":     "Module started anew",
 	"slot.create":       "Slot made",
@@ -303,6 +304,28 @@ func byWord(by string) string {
 	return actorWord(cluster.Actor{Kind: kind, Name: name})
 }
 
+// deliveryWord is how an application gets the codes of its slots.
+func deliveryWord(d cluster.Delivery) string {
+	switch d.Kind {
+	case cluster.DeliverFile:
+		return "in files"
+	case cluster.DeliverStdin:
+		return "by its command’s input"
+	}
+	return "not from Keyferry"
+}
+
+// runMark is how an application stands on a node.
+func runMark(r runRow) mark {
+	switch {
+	case r.Waits != "":
+		return mark{"warn", "wait", "Waits"}
+	case r.Time.IsZero():
+		return mark{"mute", "free", "Never restarted"}
+	}
+	return restartMark(r.OK)
+}
+
 // restartWord is how an application is restarted.
 func restartWord(r cluster.Restart) string {
 	switch r.Kind {
@@ -310,6 +333,10 @@ func restartWord(r cluster.Restart) string {
 		return "command " + r.Target
 	case cluster.RestartSystemd:
 		return "systemd unit " + r.Target
+	case cluster.RestartKubernetes:
+		return "rollout of " + r.Target
+	case cluster.RestartWebhook:
+		return "webhook " + r.Target
 	}
 	return "not restarted by Keyferry"
 }
