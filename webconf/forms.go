@@ -24,7 +24,7 @@ type form struct {
 // A fieldError is one thing that was wrong. Field is empty where no single field is to blame.
 type fieldError struct{ Field, Text string }
 
-// readForm reads a posted form. The named fields are secret.
+// readForm reads a posted form. The named fields are secret; a name that ends in a star is how some begin.
 func (c *call) readForm(name string, secret ...string) (*form, error) {
 	r := c.Request()
 	if err := r.ParseForm(); err != nil {
@@ -35,13 +35,19 @@ func (c *call) readForm(name string, secret ...string) (*form, error) {
 	}
 	f := &form{Name: name, Values: url.Values{}, secrets: url.Values{}, status: http.StatusUnprocessableEntity}
 	for k, v := range r.PostForm {
-		if slices.Contains(secret, k) {
+		if slices.ContainsFunc(secret, func(name string) bool { return matches(name, k) }) {
 			f.secrets[k] = v
 		} else {
 			f.Values[k] = v
 		}
 	}
 	return f, nil
+}
+
+// matches tells whether a field has a name, or begins with it where that ends in a star.
+func matches(name, field string) bool {
+	prefix, open := strings.CutSuffix(name, "*")
+	return name == field || open && strings.HasPrefix(field, prefix)
 }
 
 // newForm is a form that nobody has filled in, with what stands in its fields at first.

@@ -28,7 +28,7 @@ func meansPages(v *situation, text string) []page {
 	bare := newMeansView(cluster.Account{Name: "bob"}, v.Now)
 	bare.Own, bare.Base, bare.PasskeyProblem = true, "/account", text
 	account := func(f *form, m meansView) page {
-		return page{Name: "account", Title: "Account", Nav: "/account", Form: f, Data: accountView{cluster.Account{Name: m.Name}, nil, "15 min", "8 h", m}}
+		return page{Name: "account", Title: "Account", Nav: "/account", Form: f, Data: accountView{cluster.Account{Name: m.Name}, nil, "15 min", "8 h", m, newCustodianView(v.State, m.Name)}}
 	}
 	theirs := meansOf(v, text, false)
 	theirs.Base = "/people/alice/login"

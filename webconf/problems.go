@@ -86,13 +86,15 @@ func (v *situation) moduleDown() bool {
 }
 
 func (v *situation) slotProblems() []problem {
-	var waiting []string
+	var waiting, together []string
 	var list []problem
 	for _, s := range v.Slots {
 		switch {
 		case s.State == cluster.Active && s.CodeRefused:
 			list = append(list, problem{bad, fmt.Sprintf("After the next restart slot %s stays closed on %s: its token does not take the stored code any more.", s.Label, v.Node),
 				"Another program has changed the code. It works until then. Enter the code as it is now, so that the node can replace it.", slotPath(s.Label) + "#mend", "Enter the code"})
+		case s.Mode == cluster.Shared && s.State == cluster.Down:
+			together = append(together, s.Label)
 		case s.State == cluster.Active:
 		case s.Mode == cluster.Manual && s.State == cluster.Down:
 			waiting = append(waiting, s.Label)
@@ -101,6 +103,10 @@ func (v *situation) slotProblems() []problem {
 			list = append(list, problem{bad, fmt.Sprintf("Slot %s does not work on %s: %s", s.Label, v.Node, stopped(s.Reason)),
 				"Applications on this node cannot use its keys until it is open.", slotPath(s.Label), "See the slot"})
 		}
+	}
+	if n := len(together); n > 0 {
+		list = append(list, problem{bad, fmt.Sprintf("On %s, %s %s for custodians: %s.", v.Node, plural(n, "slot"), map[bool]string{true: "waits", false: "wait"}[n == 1], and(together)),
+			"Applications on this node may not be able to use their keys until enough custodians have entered their passphrases.", "/activate", "Activate"})
 	}
 	switch len(waiting) {
 	case 0:

@@ -73,9 +73,11 @@ func functions(files *static) template.FuncMap {
 		"keyName":  keyName,
 		"toneIcon": toneIcon,
 
-		"minCode":     func() int { return node.MinCode },
-		"minPassword": func() int { return node.MinPassword },
+		"minCode":       func() int { return node.MinCode },
+		"minPassphrase": func() int { return node.MinPassphrase },
+		"minPassword":   func() int { return node.MinPassword },
 
+		"openingMark": openingMark, "jobNoun": jobNoun, "purposeWord": purposeWord, "shareWord": shareWord,
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
@@ -153,6 +155,7 @@ func menu(gaps, waiting int) []menuEntry {
 		{"/", "Status", "status", false, 0, ""},
 		{"/hsm", "HSM overview", "hsm", false, 0, ""},
 		{"/slots", "PKCS#11 slots", "slots", true, 0, ""},
+		{"/activate", "Activation", "slots", true, 0, ""},
 		{"/coverage", "Key coverage", "coverage", true, gaps, "gap"},
 		{"/custody", "Who holds codes", "key", true, 0, ""},
 		{"/restart", "Restart forecast", "restart", true, 0, ""},

@@ -28,9 +28,10 @@ func everyPage() []drawnPage {
 		"empty":    plainSituation(1, 0, 0),
 		"one":      plainSituation(2, 1, 1).history(1, "text"),
 		"many":     plainSituation(9, 30, 350).history(60, "text"),
-		"degraded": plainSituation(3, 4, 12).history(5, "text").degrade(),
+		"degraded": plainSituation(3, 4, 12).history(5, "text").degrade().custody("text"),
+		"shared":   plainSituation(3, 2, 3).custody("text"),
 		"silent":   silentSituation(),
-		"hostile":  plainSituation(3, 1, 6).history(6, evil).degrade().hostile(evil),
+		"hostile":  plainSituation(3, 1, 6).history(6, evil).degrade().custody(evil).hostile(evil),
 	} {
 		text := "text"
 		if state == "hostile" {
@@ -66,7 +67,7 @@ func silentSituation() *situation {
 func failed(name, text string) *form {
 	f := newForm(name, map[string]string{"name": text, "label": text, "kind": "command", "target": text, "mode": "manual", "hours": text})
 	f.fail("", "%s", text)
-	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase"} {
+	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase", "threshold"} {
 		f.fail(field, "%s", text)
 	}
 	return f
@@ -88,7 +89,8 @@ func plainPages(v *situation, text string) []page {
 		{Name: "applications", Title: "Applications", Nav: "/applications", Data: newApplicationsView(v)},
 		{Name: "application", Title: "New", Nav: "/applications", Form: newForm("app", nil), Data: newApplicationView(v, nil, newForm("app", nil))},
 		{Name: "application", Title: "New", Nav: "/applications", Form: failed("app", text), Data: newApplicationView(v, nil, failed("app", text))},
-		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true)}},
+		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "alice")}},
+		{Name: "account", Title: "Account", Nav: "/account", Form: failed("custodian", text), Data: accountView{cluster.Account{Name: "nobody", By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "nobody")}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
 	list = append(list, auditEntryPages(v, text)...)
@@ -212,6 +214,7 @@ func slotPages(v *situation) []page {
 			list = append(list, page{Name: "slot", Title: "Slot " + s.Label, Nav: "/slots", Form: f, Data: slot})
 		}
 	}
+	list = append(list, custodyPages(v)...)
 	elsewhere := *v
 	elsewhere.Slots = nil
 	list = append(list, page{Name: "slots", Title: "Slots", Nav: "/slots", Data: newSlotsView(&elsewhere)})
@@ -222,6 +225,30 @@ func slotPages(v *situation) []page {
 		}
 		list = append(list, page{Name: "slot", Title: "Slot " + label, Nav: "/slots", Data: slot})
 		break
+	}
+	return list
+}
+
+func custodyPages(v *situation) []page {
+	var list []page
+	for label := range v.State.Slots {
+		for _, f := range []*form{newForm("custody", nil), failed("custody", evil), failed("prepare", evil), failed("leave", evil)} {
+			data, err := newCustodiansView(v, label, f)
+			if err != nil {
+				panic(err)
+			}
+			list = append(list, page{Name: "custodians", Title: "Custodians", Nav: "/slots", Form: f, Data: data})
+		}
+		if len(list) > 12 {
+			break
+		}
+	}
+	for _, account := range []string{"alice", "nobody"} {
+		for _, f := range []*form{newForm("open", nil), failed("open", evil)} {
+			data := newActivateView(v, account)
+			data.Running = map[string]string{"nobody": "job1"}[account]
+			list = append(list, page{Name: "activate", Title: "Activate slots", Nav: "/activate", Form: f, Data: data})
+		}
 	}
 	return list
 }
@@ -277,6 +304,10 @@ func jobPages(v *situation, text string) []page {
 		{ID: "b", Kind: "import", Object: "slot/" + text, Actor: actor, State: node.JobRunning, Began: v.Now, Done: 3, Total: 10, Log: []node.JobLine{{Time: v.Now, Text: text}}, Report: report},
 		{ID: "c", Kind: "build", Object: "slot/" + text, Actor: actor, State: node.JobDone, Began: v.Now, Ended: v.Now, Result: "x"},
 		{ID: "d", Kind: "import", Object: "slot/" + text, Actor: actor, State: node.JobFailed, Began: v.Now, Ended: v.Now, Error: text, Report: report},
+		{ID: "f", Kind: "activate", Object: "cluster/" + text, Actor: actor, State: node.JobFailed, Began: v.Now, Ended: v.Now, Done: 1, Total: 5, Error: text, Openings: []node.Opening{
+			{Slot: text, Node: "node1", Result: node.Opened}, {Slot: text, Node: "node2", Result: node.NotOpened, Detail: text}, {Slot: text, Node: "node3", Result: node.Waits, Detail: "1 of 2"},
+			{Slot: text, Node: "node4", Result: node.Unreachable, Detail: text}, {Slot: text, Node: "node5", Result: node.Changed}}},
+		{ID: "g", Kind: "activate", Object: "cluster/" + text, Actor: actor, State: node.JobRunning, Began: v.Now, Done: 1, Total: 5},
 		{ID: "e", Kind: text, Object: text, Actor: actor, State: node.JobDone, Began: v.Now, Report: &node.ImportReport{Package: "p"}},
 	}
 	list := []page{{Name: "jobs", Title: "Jobs", Nav: "/jobs", Data: jobsView{}}, {Name: "jobs", Title: "Jobs", Nav: "/jobs", Refresh: 3, Data: jobsView{jobs, 7}}}

@@ -51,6 +51,7 @@ func consoleRoutes() []route {
 		{post, "/logout", loggedIn, logout, small},
 		{get, "/account", loggedIn, accountPage, none},
 		{post, "/account/password", loggedIn, changePassword, small},
+		{post, "/account/custodian", cluster.MayKeepAccount, setPassphrase, small},
 		{post, "/account/totp", loggedIn, beginTOTP, small},
 		{post, "/account/totp/finish", loggedIn, finishTOTP, small},
 		{post, "/account/passkeys", loggedIn, beginPasskey, small},
@@ -91,6 +92,15 @@ func consoleRoutes() []route {
 		{post, "/slots/:label/try", cluster.MayTendCodes, tryCode, small},
 		{post, "/slots/:label/rotation", cluster.MayManageCodes, setRotation, small},
 		{post, "/slots/:label/mode", cluster.MayManageCodes, setMode, small},
+
+		{get, "/slots/:label/custody", cluster.MayView, custodiansPage, none},
+		{post, "/slots/:label/custody", cluster.MayManageCodes, setCustody, small},
+		{post, "/slots/:label/custody/withdraw", cluster.MayManageCodes, withdrawCustody, small},
+		{post, "/slots/:label/custody/leave", cluster.MayManageCodes, leaveCustody, small},
+		{post, "/slots/:label/prepare", cluster.MayActivate, prepareCode, small},
+
+		{get, "/activate", cluster.MayView, activatePage, none},
+		{post, "/activate", cluster.MayActivate, activateAll, small},
 
 		{get, "/sync", cluster.MayView, syncPage, none},
 		{post, "/sync/packages", cluster.MaySynchronize, makePackage, small},
@@ -166,6 +176,15 @@ func apiRoutes() []route {
 		{post, v1 + "/slots/:label/try", cluster.MayTendCodes, apiTryCode, small},
 		{post, v1 + "/slots/:label/rotation", cluster.MayManageCodes, apiSetRotation, small},
 		{post, v1 + "/slots/:label/mode", cluster.MayManageCodes, apiSetMode, small},
+		{get, v1 + "/slots/:label/custody", cluster.MayView, apiCustodiansOf, none},
+		{post, v1 + "/slots/:label/custody", cluster.MayManageCodes, apiSetCustody, small},
+		{post, v1 + "/slots/:label/custody/withdraw", cluster.MayManageCodes, apiWithdrawCustody, small},
+		{post, v1 + "/slots/:label/custody/leave", cluster.MayManageCodes, apiLeaveCustody, small},
+		{post, v1 + "/slots/:label/prepare", cluster.MayActivate, apiPrepare, small},
+		{post, v1 + "/activate", cluster.MayActivate, apiActivateAll, small},
+		{get, v1 + "/custodians", cluster.MayView, apiCustodians, none},
+		{get, v1 + "/custodians/needs", cluster.MayView, apiNeeds, none},
+		{put, v1 + "/custodians/:name", cluster.MayActivate, apiSetPassphrase, small}, // of an account that proves itself
 		{get, v1 + "/coverage", cluster.MayView, apiCoverage, none},
 
 		{get, v1 + "/sync/plan", cluster.MayView, apiPlan, none},

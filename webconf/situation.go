@@ -21,6 +21,7 @@ type situation struct {
 	Slots   []node.SlotView
 	Modules map[string]node.ModuleHealth
 	Seen    map[string]node.Seen // by node
+	Needs   []node.ShareNeed     // of this node
 
 	Audit node.AuditStatus
 
@@ -39,7 +40,7 @@ type situation struct {
 func (s *Server) look(m *node.Member) *situation {
 	list, summary := s.coverage.get(m)
 	v := &situation{
-		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(),
+		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(), Needs: m.Custody.Needs(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
 		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{},
 	}

@@ -103,6 +103,43 @@ func (v *situation) degrade() *situation {
 	return v
 }
 
+// custody gives a slot custodians: its tokens have the code, are to take it, and wait in every way there is.
+func (v *situation) custody(text string) *situation {
+	if len(v.Slots) == 0 {
+		return v
+	}
+	v.State.Custodians = map[string]cluster.Custodian{}
+	p := cluster.Split{ID: "s1", Generation: 2, Threshold: 2, Created: v.Now, By: "account/alice"}
+	for i, name := range []string{"alice", "bob", "carl"} {
+		v.State.Accounts[name] = cluster.Account{Name: name, FullName: text, Roles: []cluster.RoleGrant{{Role: cluster.CryptoUser}}}
+		if name != "carl" {
+			v.State.Custodians[name] = cluster.Custodian{Key: "k", Created: v.Now, Changed: v.Now}
+		}
+		p.Shares = append(p.Shares, cluster.Share{Account: name, Index: i + 1, Key: "k"})
+	}
+	v.State.Accounts["dora"] = cluster.Account{Name: "dora", Roles: []cluster.RoleGrant{{Role: cluster.CryptoUser}}}
+	last := &v.Slots[len(v.Slots)-1]
+	slot := v.State.Slots[last.Label]
+	for name, seat := range slot.Seats {
+		p.Nodes = append(p.Nodes, name)
+		seat.Mode, seat.State, seat.Generation = cluster.Shared, cluster.Down, 2
+		slot.Seats[name] = seat
+		s := v.Seen[name]
+		s.Health.Needs = []node.ShareNeed{{Slot: last.Label, Purpose: node.ForOpening, Have: 1, Threshold: 2, Until: v.Now.Add(10 * time.Minute)}}
+		v.Seen[name] = s
+	}
+	slices.Sort(p.Nodes)
+	slot.Custody = []cluster.Split{p}
+	last.Mode, last.State, last.Reason = cluster.Shared, cluster.Down, "waits for its custodians"
+	v.State.Slots[last.Label] = slot
+	v.Needs = []node.ShareNeed{
+		{Slot: last.Label, Purpose: node.ForOpening, Have: 0, Threshold: 2},
+		{Slot: last.Label, Purpose: node.ForReplacing, Request: "r1", Have: 1, Threshold: 2, Until: v.Now.Add(time.Minute), Detail: text, By: "account/alice"},
+		{Slot: last.Label, Purpose: node.ForSwitching, Threshold: 2},
+	}
+	return v
+}
+
 // history gives a cluster packages, applications, invitations and an audit trail.
 func (v *situation) history(count int, text string) *situation {
 	for i := range count {

@@ -27,6 +27,9 @@ type slotRow struct {
 // Closed tells whether somebody can open the slot by entering its code.
 func (s slotRow) Closed() bool { return s.Mode == cluster.Manual && s.State == cluster.Down }
 
+// Together tells whether custodians have to come to open the slot.
+func (s slotRow) Together() bool { return s.Mode == cluster.Shared && s.State == cluster.Down }
+
 // An absentSlot is one that other nodes have and this one has not.
 type absentSlot struct {
 	Label string
@@ -102,6 +105,8 @@ func (v *situation) apps(label string) []string {
 }
 
 type slotView struct {
+	Split   cluster.Split // that the token here has its code from
+	Newest  string        // how many custodians there are, and who; empty: none
 	Label   string
 	Node    string
 	Slot    *slotRow // nil when this node has no token in it
@@ -146,6 +151,10 @@ func newSlotView(s *situation, label string) (slotView, error) {
 	v := slotView{Label: label, Node: s.Node, MinCode: node.MinCode}
 	slot, known := s.State.Slots[label]
 	v.Others, v.RotateEvery = s.others(slot), slot.RotateEvery
+	v.Split, _ = slot.Generation(slot.Seats[s.Node].Generation)
+	if p, ok := slot.Newest(); ok {
+		v.Newest = custodyWords(p) + ": " + and(p.Holders())
+	}
 	for _, here := range s.Slots {
 		if here.Label == label {
 			v.Slot = &slotRow{here, s.apps(label)}

@@ -33,6 +33,8 @@ func seatMark(state cluster.SeatState, mode string) mark {
 		return mark{"ok", "ok", "Active"}
 	case state == cluster.Down && mode == cluster.Manual:
 		return mark{"warn", "wait", "Waits for its code"}
+	case state == cluster.Down && mode == cluster.Shared:
+		return mark{"warn", "wait", "Waits for its custodians"}
 	case state == cluster.Down:
 		return mark{"bad", "bad", "Closed"}
 	}
@@ -46,6 +48,8 @@ func modeWord(mode string) string {
 		return "Generated"
 	case cluster.Manual:
 		return "Manual"
+	case cluster.Shared:
+		return "Manual, m of n"
 	}
 	return mode
 }
@@ -130,8 +134,18 @@ func jobWord(kind string) string {
 		return "Make a package"
 	case "import":
 		return "Import a package"
+	case "activate":
+		return "Activate slots"
 	}
 	return kind
+}
+
+// jobNoun is what a job counts.
+func jobNoun(kind string) string {
+	if kind == "activate" {
+		return "token"
+	}
+	return "key"
 }
 
 // keyMark is what became of a key of a package.
@@ -253,6 +267,15 @@ var actWords = map[string]string{
 	"slot.activate":     "Slot activated",
 	"slot.deactivate":   "Slot deactivated",
 	"slot.change-code":  "Code of a slot changed",
+	"slot.share":        "Token took a shared code",
+	"slot.prepare":      "Present code entered for custodians",
+	"custodian.put":     "Custodian passphrase set",
+	"custody.put":       "Custodians of a slot set",
+	"custody.remove":    "Custodians of a slot withdrawn",
+	"custody.request":   "Custodians asked for a change",
+	"share.entered":     "Share entered",
+	"share.refused":     "Share or passphrase refused",
+	"share.expired":     "Shares expired",
 	"slot.set-mode":     "Mode of a slot switched",
 	"sync.build":        "Package made",
 	"sync.import":       "Package imported",

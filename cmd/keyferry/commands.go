@@ -64,6 +64,7 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 		a.slotsCommand(),
 		a.custodyCommand(),
 		a.forecastCommand(),
+		a.custodiansCommand(),
 		a.coverageCommand(),
 		a.syncCommand(),
 		a.appsCommand(),

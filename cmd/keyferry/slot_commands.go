@@ -41,7 +41,7 @@ func (a *app) slotsCommand() *cobra.Command {
 			})
 		},
 	})
-	c.AddCommand(a.slotCreate(), a.slotActivate(), a.slotDeactivate(), a.slotChangeCode(), a.slotMode(), a.slotRotate(), a.slotTry(), a.slotRotation())
+	c.AddCommand(a.slotCreate(), a.slotActivate(), a.slotDeactivate(), a.slotContribute(), a.slotCustody(), a.slotPrepare(), a.slotChangeCode(), a.slotMode(), a.slotRotate(), a.slotTry(), a.slotRotation())
 	return c
 }
 
@@ -98,18 +98,26 @@ In manual mode, and with --serial, the code is asked for.`,
 }
 
 func (a *app) slotActivate() *cobra.Command {
-	return a.dataFlag(&cobra.Command{
+	var nodes string
+	c := a.dataFlag(&cobra.Command{
 		Use:   "activate LABEL",
 		Short: "Open a manual slot with its code",
-		Args:  cobra.ExactArgs(1),
+		Long: `Open a manual slot with its code: on this node or, with --node, on others, wherever it is closed. The code goes to
+them sealed, and is tried once on each token. A slot that custodians share is opened by "keyferry slots contribute".`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			code, err := a.secrets("Authentication code")
 			if err != nil {
 				return err
 			}
+			if nodes != "" {
+				return a.activate(c.Context(), activation{Codes: []codeFor{{args[0], code[0]}}, Nodes: nodeList(nodes)})
+			}
 			return a.showSlot(post[node.SlotView](c.Context(), a.client(), "/slots/"+segment(args[0])+"/activate", map[string][]byte{"code": code[0]}))
 		},
 	})
+	c.Flags().StringVar(&nodes, "node", "", "`nodes` where to open it: all, or names with commas; this one when empty")
+	return c
 }
 
 func (a *app) slotDeactivate() *cobra.Command {
@@ -152,6 +160,11 @@ func (a *app) slotMode() *cobra.Command {
 		Args:      cobra.ExactArgs(2),
 		ValidArgs: []string{cluster.Generated, cluster.Manual},
 		RunE: func(c *cobra.Command, args []string) error {
+			if here, err := a.isShared(c.Context(), args[0]); err != nil {
+				return err
+			} else if here {
+				return a.leaveShared(c.Context(), args[0], args[1])
+			}
 			body := map[string]any{"mode": args[1]}
 			if args[1] == cluster.Generated {
 				old, err := a.secrets("Present code")
