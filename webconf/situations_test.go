@@ -56,7 +56,7 @@ func (v *situation) addSlot(label string, now time.Time) {
 	}
 	v.State.Slots[label] = slot
 	v.Slots = append(v.Slots, node.SlotView{Label: label, Node: v.Node, Module: "softhsm", Serial: "fedcba9876543210", Mode: cluster.Generated, State: cluster.Active, Since: now.Add(-time.Hour), By: "node/node1", Keys: 3, Min: 4, Max: 255,
-		Tried: now.Add(-time.Hour), CodeFacts: cluster.CodeFacts{CodeSince: now.Add(-40 * 24 * time.Hour), Opened: now.Add(-time.Hour), OpenedBy: "node/node1", CodeRefused: len(v.Slots) == 1}})
+		Tried: now.Add(-time.Hour), CodeFacts: cluster.CodeFacts{CodeSince: now.Add(-40 * 24 * time.Hour), Opened: now.Add(-time.Hour), OpenedBy: "node/node1"}})
 }
 
 func (v *situation) addKey(slot, label string, now time.Time) {
@@ -86,7 +86,7 @@ func (v *situation) degrade() *situation {
 		case 1:
 			s.State, s.Reason = cluster.Broken, "module softhsm does not run: its process ended"
 		case 2:
-			s.State, s.Reason, s.Loose = cluster.Down, "the token refuses the stored code", 2
+			s.State, s.Reason, s.Loose, s.CodeRefused = cluster.Down, "the token refuses the stored code", 2, true
 			s.CodeRefused = true
 		}
 		seat := v.State.Slots[s.Label].Seats["node3"]
