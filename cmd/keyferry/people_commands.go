@@ -172,7 +172,7 @@ func (a *app) personPassword() *cobra.Command {
 	return a.dataFlag(&cobra.Command{
 		Use:   "password NAME",
 		Short: "Set a temporary password, which is printed once",
-		Long:  `Set a temporary password. The present one and all sessions of the person end. The new one is good for choosing another only.`,
+		Long:  `Set a temporary password. The present one, one-time passwords and all sessions of the person end. The new one is good for choosing another only.`,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.showPassword(post[withPassword](c.Context(), a.client(), "/people/"+segment(args[0])+"/password", struct{}{}))
