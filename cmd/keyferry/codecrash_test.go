@@ -115,7 +115,9 @@ func (n *loneNode) refusals() int {
 // the order in which the node tells to try them. It returns the mode.
 func (n *loneNode) opens(label string, codes ...string) string {
 	n.t.Helper()
-	waits := func(v node.SlotView) bool { return v.Mode == cluster.Manual && strings.HasPrefix(v.Reason, "waits for") }
+	waits := func(v node.SlotView) bool {
+		return v.Mode == cluster.Manual && strings.HasPrefix(v.Reason, "waits for")
+	}
 	var v node.SlotView
 	n.wait("slot "+label+" is active, or waits for its code", func() bool { v = n.slot(label); return v.State == cluster.Active || waits(v) })
 	if v.State == cluster.Active {
