@@ -211,6 +211,12 @@ func TestCodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		generate(t, tok, kinds[0], 1) // still open
+		if err := tok.TryCode(ctx, []byte(hsmtest.Code)); !errors.Is(err, hsm.WrongCode) {
+			t.Errorf("trying the old code beside an open token: %v", err)
+		}
+		if err := tok.TryCode(ctx, []byte("new code 123")); err != nil {
+			t.Errorf("trying the new code beside an open token: %v", err)
+		}
 		if err := m.Restart(ctx); err != nil {
 			t.Fatal(err)
 		}

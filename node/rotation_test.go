@@ -156,6 +156,46 @@ func TestRotate(t *testing.T) {
 	}
 }
 
+// TestChangeWithoutAnswer leaves a change of a code open, as a module does that hangs. At a token that is
+// open, what the module holds tells which code is right; where the token refused that, it is the other one.
+func TestChangeWithoutAnswer(t *testing.T) {
+	m := newCluster(t, 1)[0]
+	newSlot(t, []*Member{m}, "auto", cluster.Generated)
+	for name, arrived := range map[string]bool{"the change never arrived": false, "the token has the new code": true} {
+		old, code := storedCode(t, m, "auto"), []byte("a code that is pending, "+name)
+		seat, unlock, err := m.Slots.lock("auto")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := m.Slots.sealCode(&seat.rec, code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Slots.update(seat, func() { seat.rec.Pending = sealed }); err != nil {
+			t.Fatal(err)
+		}
+		if arrived {
+			behindOurBack(t, m, "auto", bytes.Clone(old), bytes.Clone(code))
+			if err := m.node.modules[0].Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		unlock()
+		eventually(t, "the change is settled", func() bool {
+			rec, err := get[seatRecord](m.node.store, bucketSeats, "auto")
+			v, verr := m.Slots.One("auto")
+			return err == nil && verr == nil && rec.Pending == nil && v.State == cluster.Active
+		})
+		want := map[bool][]byte{false: old, true: code}[arrived]
+		if v := state(t, m, "auto", cluster.Active); v.CodeRefused || !bytes.Equal(storedCode(t, m, "auto"), want) {
+			t.Errorf("%s: %+v", name, v)
+		}
+		if err := m.Slots.TryCode(t.Context(), console, "auto"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestSchedule lets time pass: the node tries codes and changes them by itself, not while there is work.
 func TestSchedule(t *testing.T) {
 	m := newCluster(t, 1)[0]

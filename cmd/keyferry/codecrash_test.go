@@ -256,5 +256,42 @@ func protectCutOff(t *testing.T, n *loneNode) {
 	if files, _ := filepath.Glob(filepath.Join(filepath.Dir(n.conf), "data", "node.key*")); len(files) != 1 || filepath.Base(files[0]) != "node.key.sealed" {
 		t.Errorf("the key files are %v", files)
 	}
+	everyCodeCommand(n)
 	n.daemon.stop()
+}
+
+// everyCodeCommand runs what there is about codes on the command line, with good input and bad.
+func everyCodeCommand(n *loneNode) {
+	n.t.Helper()
+	n.must("", "slots", "rotation", "auto", "--days", "30")
+	n.must("", "slots", "try", "--all")
+	var rotated []node.SlotView
+	if err := json.Unmarshal([]byte(n.must("", "slots", "rotate", "--all", "-o", "json")), &rotated); err != nil || len(rotated) != 2 {
+		n.t.Errorf("rotated: %+v, %v", rotated, err)
+	}
+	var custody []node.HeldCode
+	if err := json.Unmarshal([]byte(n.must("", "custody", "-o", "json")), &custody); err != nil || len(custody) != 4 {
+		n.t.Errorf("custody: %+v, %v", custody, err)
+	}
+	var forecasts []node.Forecast
+	if err := json.Unmarshal([]byte(n.must("", "forecast", "--node", "node1", "-o", "json")), &forecasts); err != nil || len(forecasts) != 1 ||
+		!strings.Contains(forecasts[0].Sentence, "closed as a whole") || len(forecasts[0].Slots) != 4 {
+		n.t.Errorf("forecast: %+v, %v", forecasts, err)
+	}
+	n.must("", "custody")
+	n.must("", "forecast")
+	for _, c := range []struct {
+		says string
+		in   string
+		args []string
+	}{
+		{"--all", "", []string{"slots", "rotate"}}, {"--all", "", []string{"slots", "try", "auto", "--all"}}, {"kept by people", "", []string{"slots", "rotate", "hand"}},
+		{"no slot", "", []string{"slots", "try", "absent"}}, {"between 0 and 3650", "", []string{"slots", "rotation", "auto", "--days", "-1"}}, {"days", "", []string{"slots", "rotation", "auto"}},
+		{"no node", "", []string{"forecast", "--node", "node9"}}, {"not sealed", "", []string{"unseal"}}, {"at least 12", "short\n", []string{"protect", "passphrase"}},
+		{"not \"prayer\"", "", []string{"protect", "prayer"}}, {"names no TPM", "", []string{"protect", "tpm"}}, {"standard input", "", []string{"protect", "passphrase"}},
+	} {
+		if out, err := n.keyferry(c.in, c.args...); err == nil || !strings.Contains(err.Error(), c.says) {
+			n.t.Errorf("%v: %v\n%s", c.args, err, out)
+		}
+	}
 }
