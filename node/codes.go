@@ -14,7 +14,7 @@ import (
 // Limits of authentication codes.
 const (
 	minManual    = 8  // characters: what people choose
-	maxGenerated = 32 // characters of 5 bits: 160 bits
+	maxGenerated = 30 // characters of 5 bits: 150 bits; libp11 (to 0.4.12) reads no more than 31 from a pin-source
 	minGenerated = 26 // 130 bits: a token that takes fewer characters gets no generated code
 )
 

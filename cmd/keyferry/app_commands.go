@@ -184,6 +184,13 @@ func (a *app) appRestart() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !r.OK {
+				again := ""
+				if !r.Again.IsZero() {
+					again = "; it is tried again at " + r.Again.Local().Format(time.TimeOnly)
+				}
+				return fmt.Errorf("application %q was not restarted: %s%s", r.App, r.Detail, again)
+			}
 			return a.print(r, func(row func(...any)) { row("Restarted", r.App) })
 		},
 	})
