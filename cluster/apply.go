@@ -76,6 +76,25 @@ func (c *Cluster) Apply(ctx context.Context, cmd Command, actor Actor) (uint64, 
 	return answer.Index, nil
 }
 
+// Ask tells whether cmd could go on now as far as policies say. Where it could not, people are asked to
+// approve it, and the error is the one of Apply. It is for acts that begin later, in a job: what counts is
+// decided again when they do.
+func (c *Cluster) Ask(ctx context.Context, cmd Command, actor Actor) error {
+	p := c.part.Load()
+	if p == nil {
+		return errorf(NoLeader, "this node is not part of a cluster yet")
+	}
+	s := *c.State()
+	err := s.passPolicies(cmd, Meta{Time: time.Now(), Node: p.Node, Actor: actor})
+	if err == nil {
+		return nil
+	}
+	if e := asError(err); e.Code == NeedsApproval {
+		return c.request(ctx, cmd, actor, e)
+	}
+	return err
+}
+
 // request asks people to approve what was refused for want of that, unless they are asked already. The
 // error is what whoever wanted it is told.
 func (c *Cluster) request(ctx context.Context, cmd Command, actor Actor, refused *Error) *Error {

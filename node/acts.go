@@ -44,10 +44,21 @@ func (r refusal) Unwrap() error { return r.error }
 
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
+// ask asks for the approval of an act that a job is about to begin, where a policy wants that, so that its
+// author is told at once. It is as begin will be, but for its id.
+func (a *acts) ask(ctx context.Context, act act) error {
+	return a.m.Cluster.Ask(ctx, act.begin(cluster.NewID()), act.actor)
+}
+
+// begin is the first record of an act.
+func (a act) begin(id string) *cluster.BeginAct {
+	return &cluster.BeginAct{ID: id, Act: a.name, Object: a.object, Detail: line(a.detail), Permission: a.permission, Slot: a.slot()}
+}
+
 // do runs f between the two records of an act. Without the first there is no act.
 func (a *acts) do(ctx context.Context, act act, f func() error) error {
 	id := cluster.NewID()
-	begin := &cluster.BeginAct{ID: id, Act: act.name, Object: act.object, Detail: line(act.detail), Permission: act.permission, Slot: act.slot()}
+	begin := act.begin(id)
 	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); errors.Is(err, cluster.NeedsApproval) {
 		return err // which says so
 	} else if err != nil {

@@ -156,12 +156,16 @@ func (y *Sync) Build(ctx context.Context, actor cluster.Actor, slot string, to [
 	if err != nil {
 		return nil, err
 	}
+	detail := plural(len(keys), "key") + " for " + names(receivers)
+	if y.m.State().CoveredAct(buildAct) { // an approval is of exactly these keys for exactly these receivers
+		detail += ", digest " + digestOfPlan(receivers, keys)
+	}
+	build := act{actor, cluster.MaySynchronize, buildAct, "slot/" + slot, detail}
+	if err := y.m.acts.ask(ctx, build); err != nil {
+		return nil, err
+	}
 	return y.m.Jobs.start("build", "slot/"+slot, actor, func(ctx context.Context, pr *progress) error {
-		detail := plural(len(keys), "key") + " for " + names(receivers)
-		if y.m.State().CoveredAct("sync.build") { // an approval is of exactly these keys for exactly these receivers
-			detail += ", digest " + digestOfPlan(receivers, keys)
-		}
-		return y.m.acts.do(ctx, act{actor, cluster.MaySynchronize, "sync.build", "slot/" + slot, detail}, func() error {
+		return y.m.acts.do(ctx, build, func() error {
 			return y.build(ctx, actor, slot, receivers, keys, pr)
 		})
 	}), nil
@@ -205,6 +209,9 @@ func choose(p Plan, named bool) (receivers []Receiver, keys []string, err error)
 
 // maxPackaged bounds the keys of one package; what is left goes into the next.
 const maxPackaged = 5000
+
+// buildAct is what the audit trail and policies call the making of a package.
+const buildAct = "sync.build"
 
 // digestOfPlan binds an approval to exactly these keys and to the keys of exactly these receivers.
 func digestOfPlan(receivers []Receiver, keys []string) string {
