@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -18,12 +19,17 @@ type Login struct {
 	Epoch   uint64 // how often all sessions were ended
 
 	from   string // where the person is
+	trying sync.Mutex
 	secret []byte // of the one-time password that is needed yet
 	until  time.Time
 }
 
 // NeedsCode tells whether a one-time password is needed yet, for Accounts.Code.
-func (l *Login) NeedsCode() bool { return l.secret != nil }
+func (l *Login) NeedsCode() bool {
+	l.trying.Lock()
+	defer l.trying.Unlock()
+	return l.secret != nil
+}
 
 // Actor is who acts once the login is complete.
 func (l *Login) Actor() cluster.Actor {
@@ -99,6 +105,8 @@ func (a *Accounts) prove(ctx context.Context, name, password, from string) (clus
 
 // Code completes a login with a one-time password.
 func (a *Accounts) Code(ctx context.Context, l *Login, code string) error {
+	l.trying.Lock() // one browser may send two codes at once
+	defer l.trying.Unlock()
 	if l.secret == nil || time.Now().After(l.until) {
 		clear(l.secret)
 		return ErrTooLate

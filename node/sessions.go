@@ -66,7 +66,7 @@ type sessionsAnswer struct {
 }
 
 // serveSessions answers another node.
-func (a *Accounts) serveSessions(w http.ResponseWriter, r *http.Request) {
+func (n *Node) serveSessions(w http.ResponseWriter, r *http.Request) {
 	var q sessionsQuestion
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoinMessage))
 	d.DisallowUnknownFields()
@@ -74,12 +74,12 @@ func (a *Accounts) serveSessions(w http.ResponseWriter, r *http.Request) {
 		respond(w, http.StatusBadRequest, sessionsAnswer{Error: "the request cannot be read"})
 		return
 	}
-	respond(w, http.StatusOK, a.here(q))
+	respond(w, http.StatusOK, n.sessionsHere(q))
 }
 
-// here answers for this node.
-func (a *Accounts) here(q sessionsQuestion) sessionsAnswer {
-	k := a.m.node.keeper()
+// sessionsHere answers for this node.
+func (n *Node) sessionsHere(q sessionsQuestion) sessionsAnswer {
+	k := n.keeper()
 	switch {
 	case k == nil:
 		return sessionsAnswer{}
@@ -91,7 +91,7 @@ func (a *Accounts) here(q sessionsQuestion) sessionsAnswer {
 
 func (a *Accounts) ask(ctx context.Context, node string, q sessionsQuestion) (answer sessionsAnswer, err error) {
 	if node == a.m.Name() {
-		return a.here(q), nil
+		return a.m.node.sessionsHere(q), nil
 	}
 	err = a.m.Peers.post(ctx, node, sessionsPath, q, &answer)
 	return answer, err
