@@ -27,6 +27,7 @@ var policyActs = []PolicyAct{
 	{"slot.change-code", "Change the code of a slot"},
 	{"slot.rotate", "Replace the generated code of a slot by hand"},
 	{"slot.rotation", "Change how often a slot's code is replaced"},
+	{"node.protect", "Change what protects the codes that a node keeps"},
 	{"seat.remove", "Forget a node's token in a slot"},
 	{"custody.put", "Say which people hold the parts of a slot's code"},
 	{"custody.request", "Ask custodians to let others take their place, or to leave shared mode"},

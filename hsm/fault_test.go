@@ -148,6 +148,41 @@ func TestFreshLogin(t *testing.T) {
 	}
 }
 
+// TestSetCodeChangedByOthers changes a code that is not the token's any more, at an open token. The
+// child that is started for it finds that out; the change does not try the code a second time.
+func TestSetCodeChangedByOthers(t *testing.T) {
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	other := cfg
+	other.Lock = ""
+	var mu sync.Mutex
+	changes := 0
+	cfg.Fault = func(op string, call func() error) error {
+		if op == hsm.OpSetCode {
+			mu.Lock()
+			changes++
+			mu.Unlock()
+		}
+		return call()
+	}
+	m := hsmtest.Start(t, cfg)
+	tok := hsmtest.NewToken(t, m, "changed")
+	if err := hsmtest.Start(t, other).Token(tok.Serial).SetCode(t.Context(), []byte(hsmtest.Code), []byte("changed code")); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(1100 * time.Millisecond) // a child younger than a second counts as fresh
+	if err := tok.SetCode(t.Context(), []byte(hsmtest.Code), []byte("our new code")); !errors.Is(err, hsm.WrongCode) {
+		t.Errorf("changing the old code: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if changes != 0 {
+		t.Error("the code was tried again, by the change")
+	}
+	if err := tok.Login(t.Context(), []byte("changed code"), false); err != nil {
+		t.Errorf("the code as it is now: %v", err)
+	}
+}
+
 func TestModuleNotThere(t *testing.T) {
 	for name, path := range map[string]string{"no file": "/nonexistent/module.so", "no library": "/etc/passwd", "no PKCS#11": libc(t)} {
 		t.Run(name, func(t *testing.T) {

@@ -121,6 +121,9 @@ func (t *Token) Code() (code []byte, held bool) {
 	return bytes.Clone(h), held
 }
 
+// Forget lets the module's next child start without opening the token. In this one it stays open.
+func (t *Token) Forget() { t.module.forget(t.Serial) }
+
 // Logout closes the token for this program. Other programs' sessions are their own.
 func (t *Token) Logout(ctx context.Context) error {
 	t.module.forget(t.Serial)
@@ -128,15 +131,19 @@ func (t *Token) Logout(ctx context.Context) error {
 	return err
 }
 
-// SetCode changes the token's code. The old one is tried once. The token stays open if it was.
+// SetCode changes the token's code. The old one is tried once in all. The token stays open if it was.
 func (t *Token) SetCode(ctx context.Context, old, code []byte) error {
 	for _, c := range [][]byte{old, code} {
 		if err := checkCode(t.name(), c); err != nil {
 			return err
 		}
 	}
+	_, held := t.module.holds(t.Serial, old)
 	if err := t.module.refresh(ctx); err != nil {
 		return err
+	}
+	if still, _ := t.Holds(old); held && !still { // the new child has tried it
+		return &Error{Code: WrongCode, Object: t.name(), Detail: "another program has changed it; it was refused when the module was started anew"}
 	}
 	args := SetCodeArgs{t.Serial, append([]byte(nil), old...), append([]byte(nil), code...)}
 	_, err := once[Empty](ctx, t.module, OpSetCode, args, codeDeadline)

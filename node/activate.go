@@ -191,6 +191,8 @@ func (s *Slots) moduleChanged(module string, e hsm.Event) {
 			}
 		case !e.Up:
 			t.state, t.reason, t.since = cluster.Broken, line(fmt.Sprintf("module %s does not run: %v", module, e.Err)), time.Now()
+		case t.open && t.rec.Refused: // it was open from before; the code is not tried again
+			t.state, t.reason, t.open, t.since = cluster.Down, refusedReason, false, time.Now()
 		case t.open:
 			t.state, t.reason, t.since = cluster.Active, "", time.Now()
 		default:

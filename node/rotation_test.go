@@ -132,6 +132,12 @@ func TestRotate(t *testing.T) {
 	if err := other.Token(v.Serial).Login(t.Context(), bytes.Clone(changed), true); err != nil {
 		t.Fatal(err)
 	}
+	if err := m.node.modules[0].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v := state(t, m, "auto", cluster.Down); !v.CodeRefused || tokenOf(t, m, "auto").CodeCountLow {
+		t.Errorf("after a restart of the module: %+v", v)
+	}
 	m = reopen(t, m)
 	if v := state(t, m, "auto", cluster.Down); !v.CodeRefused || !strings.Contains(v.Reason, "another program") {
 		t.Errorf("after a restart: %+v", v)

@@ -43,6 +43,9 @@ func (s *Slots) refuseStored(t *seat, why error) {
 	s.mu.Lock()
 	changed, rec := t.refuse(why), t.rec
 	s.mu.Unlock()
+	if mod, err := s.m.node.module(rec.Module); err == nil && rec.Refused {
+		mod.Token(rec.Serial).Forget() // the worker's next start must not try it either
+	}
 	if changed {
 		if err := s.save(rec); err != nil {
 			s.m.log.Error("a slot's record cannot be stored", "slot", rec.Slot, "error", err)
