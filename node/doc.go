@@ -7,6 +7,7 @@
 //
 // Reading order: node.go, store.go, seal.go, keptkey.go, tpm.go, protect.go; found.go, identity.go, certificates.go, heldkey.go, join.go,
 // member.go, acts.go, peers.go; then what a member does: slots.go, codes.go, activate.go, stored.go, modes.go, rotation.go, inventory.go,
-// coverage.go, forecast.go, custodymap.go, build.go, stage.go, preview.go, import.go, journal.go, resume.go, receipts.go, apps.go,
+// coverage.go, forecast.go, custodymap.go, build.go, stage.go, preview.go, import.go, journal.go, resume.go, receipts.go, apps.go, apporder.go,
+// runner.go, restart.go, appcodes.go, codefiles.go,
 // accounts.go, jobs.go.
 package node
