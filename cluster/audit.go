@@ -19,12 +19,13 @@ type Entry struct {
 
 // Alerts: what breaks a rule, or shows that somebody tried.
 const (
-	AlertDenied      = "denied"          // somebody did what they may not
-	AlertLockout     = "lockout"         // too many wrong attempts to log in
-	AlertCodeDiffers = "code-differs"    // another program changed a code
-	AlertTrail       = "trail-differs"   // a node's trail is not the one that it signed
-	AlertGap         = "gap"             // entries are gone that should have been sent on
-	AlertMisuse      = "approval-misuse" // an approval was used for something else, or twice
+	AlertDenied       = "denied"          // somebody did what they may not
+	AlertLockout      = "lockout"         // too many wrong attempts to log in
+	AlertCodeDiffers  = "code-differs"    // another program changed a code
+	AlertTrail        = "trail-differs"   // a node's trail is not the one that it signed
+	AlertGap          = "gap"             // entries are gone that should have been sent on
+	AlertSelfApproval = "self-approval"   // somebody tried to approve what they had asked for
+	AlertMisuse       = "approval-misuse" // an approval was used for something else, or twice
 )
 
 var noteAlerts = map[string]string{

@@ -111,6 +111,13 @@ func TestAlerts(t *testing.T) {
 		}
 		checkChain(t, next)
 	}
+	waiting := asked(t)
+	for want, st := range map[string]step{AlertSelfApproval: vote("anna"), AlertMisuse: {"node1", Actor{ByAccount, "heidi"}, &Approve{ID: "a", Hash: testInvite(1)}}} {
+		next, err := try(t, waiting, st)
+		if e := next.Audit[len(next.Audit)-1]; err == nil || e.Alert != want {
+			t.Errorf("%v: entry %+v, want the alert %s", err, e, want)
+		}
+	}
 	for _, st := range []step{note(NoteLogin), {"node1", anna, &RemoveApp{Name: "ejbca"}}, {"node1", anna, &RemoveApp{Name: "none"}}} {
 		next, _ := try(t, s, st)
 		if e := next.Audit[len(next.Audit)-1]; e.Alert != "" {

@@ -140,8 +140,8 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 		next = *s
 		next.Index = index
 		refusal := asError(err)
-		alert := ""
-		if refusal.Code == Denied {
+		alert := refusal.alert
+		if alert == "" && refusal.Code == Denied {
 			alert = AlertDenied
 		}
 		if act, begins := e.command.(*BeginAct); begins {

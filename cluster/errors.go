@@ -64,6 +64,8 @@ type Error struct {
 	Message string `json:"message"` // for people: what was wrong, with which object, what to do
 
 	Approval string `json:"approval,omitempty"` // NeedsApproval: the id of the request, where there is one
+
+	alert string // of the audit entry that records it; empty: that of the code
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -74,6 +76,12 @@ func (e *Error) Unwrap() error { return e.Code }
 // errorf makes an Error.
 func errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// alerting gives the audit entry that records e an alert of its own.
+func (e *Error) alerting(alert string) *Error {
+	e.alert = alert
+	return e
 }
 
 // asError finds the Error in err; any other error becomes an Internal one.

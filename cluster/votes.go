@@ -40,7 +40,7 @@ func (s *State) mayDecide(a Approval, actor Actor) error {
 		return errorf(Denied, "only people with accounts can approve")
 	}
 	if a.Asker == actor {
-		return errorf(Denied, "%s asked for this, and so cannot approve it", actor)
+		return errorf(Denied, "%s asked for this, and so cannot approve it", actor).alerting(AlertSelfApproval)
 	}
 	rules := s.rules(a)
 	if len(rules) == 0 {
@@ -92,7 +92,7 @@ func (c *Approve) apply(s *State, m Meta) error {
 		return err
 	}
 	if a.Hash != c.Hash {
-		return errorf(Conflict, "the request %s is about another act than the one that was approved: look at it again", c.ID)
+		return errorf(Conflict, "the request %s is about another act than the one that was approved: look at it again", c.ID).alerting(AlertMisuse)
 	}
 	if err := s.mayDecide(a, m.Actor); err != nil {
 		return err

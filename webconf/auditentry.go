@@ -85,12 +85,13 @@ func newAuditEntryView(s *situation, seq uint64, cover covering) (auditEntryView
 
 // alertWords say why somebody should look at an entry.
 var alertWords = map[string]string{
-	cluster.AlertDenied:      "Not permitted",
-	cluster.AlertLockout:     "Account locked",
-	cluster.AlertCodeDiffers: "Code changed behind our back",
-	cluster.AlertTrail:       "Audit trail differs",
-	cluster.AlertGap:         "Entries not sent",
-	cluster.AlertMisuse:      "Approval misused",
+	cluster.AlertDenied:       "Not permitted",
+	cluster.AlertLockout:      "Account locked",
+	cluster.AlertCodeDiffers:  "Code changed behind our back",
+	cluster.AlertTrail:        "Audit trail differs",
+	cluster.AlertGap:          "Entries not sent",
+	cluster.AlertSelfApproval: "Own request approved",
+	cluster.AlertMisuse:       "Approval misused",
 }
 
 // alertMark is the alert of an entry.
