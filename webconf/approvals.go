@@ -54,7 +54,7 @@ func approvalMark(a node.ApprovalView) mark {
 	case a.State == cluster.ApprovalWaiting && a.Needs == 0:
 		return mark{"mute", "info", "Needs no approval any more"}
 	case a.State == cluster.ApprovalWaiting:
-		return mark{"warn", "wait", fmt.Sprintf("%d of %d", a.Has, a.Needs)}
+		return mark{"warn", "wait", fmt.Sprintf("Waits: %d of %d", a.Has, a.Needs)}
 	case a.State == cluster.ApprovalUsed:
 		return mark{"ok", "ok", "Done"}
 	case a.State == cluster.ApprovalFailed:

@@ -24,7 +24,7 @@ func plainSituation(nodes, slots, keys int) *situation {
 		Now: now, Node: "node1", AdminOpen: true, CertificateEnds: now.Add(25 * 24 * time.Hour),
 		State: &cluster.State{Cluster: cluster.Info{ID: "abcdefghij0123456789", Name: "ca-prod", Created: now.Add(-400 * 24 * time.Hour)},
 			Nodes: map[string]cluster.Node{}, Slots: map[string]cluster.Slot{}, Keys: map[string]map[string]cluster.Inventory{}, Packages: map[string]cluster.Package{},
-			Accounts: map[string]cluster.Account{}, Apps: map[string]cluster.App{}, Acts: map[string]cluster.Act{}, Invites: map[string]cluster.Invite{}},
+			Accounts: map[string]cluster.Account{}, Apps: map[string]cluster.App{}, Approvals: map[string]cluster.Approval{}, Acts: map[string]cluster.Act{}, Invites: map[string]cluster.Invite{}},
 		Status:  cluster.Status{Node: "node1", Role: "leader", Leader: "node1", Quorum: true},
 		Modules: map[string]node.ModuleHealth{"softhsm": {Up: true, Since: now.Add(-time.Hour)}}, Seen: map[string]node.Seen{}, AppWaits: map[string]string{}, AppAgain: map[string]time.Time{},
 	}
@@ -160,6 +160,8 @@ func (v *situation) history(count int, text string) *situation {
 		if i%3 == 1 {
 			v.AppWaits[name], v.AppAgain[name] = text, v.Now.Add(time.Minute)
 		}
+		v.State.Approvals[id] = cluster.Approval{ID: id, Hash: fmt.Sprintf("%064x", i), Kind: "node.remove", Act: "node.remove", Object: "node/" + text, Node: "node2",
+			Data: []byte(`{"node":"node9"}`), Asker: cluster.Actor{Kind: cluster.ByConsole, Name: "root"}, Created: v.Now, Expires: v.Now.Add(time.Hour), State: cluster.ApprovalWaiting}
 		v.State.Invites[fmt.Sprintf("%064x", i+1)] = cluster.Invite{Hash: fmt.Sprintf("%064x", i+1), Expires: v.Now.Add(time.Hour), By: "account/alice"}
 	}
 	v.Audit = node.AuditStatus{First: 1, Last: uint64(12*count - 1), Entries: 12*count - 1, CheckedFrom: 1, CheckedTo: uint64(12*count - 3), Damage: text, SignError: text, Alerts: count,

@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -15,6 +16,7 @@ type statusView struct {
 	Forecast node.Forecast
 	Single   bool // there is one node only, so nothing is redundant
 	NoSlots  bool // in the whole cluster
+	Waiting  int  // requests for approval
 }
 
 const recentRows = 6
@@ -28,8 +30,19 @@ func newStatusView(v *situation) statusView {
 	rows, _ := auditRowsOf(v.State, auditFilter{}, 0, recentRows)
 	return statusView{
 		Problems: v.problems(), Active: v.active(), Slots: len(v.Slots), Keys: v.Summary, Answers: len(v.names()) - len(v.silent()),
-		Nodes: len(v.State.Nodes), Recent: rows, Forecast: v.forecasts()[0], Single: len(v.State.Nodes) == 1, NoSlots: len(v.State.Slots) == 0,
+		Nodes: len(v.State.Nodes), Recent: rows, Forecast: v.forecasts()[0], Single: len(v.State.Nodes) == 1, NoSlots: len(v.State.Slots) == 0, Waiting: v.waiting(),
 	}
+}
+
+// waiting counts the requests that wait for anybody's approval.
+func (v *situation) waiting() int {
+	n := 0
+	for _, a := range v.State.Approvals {
+		if a.StateAt(v.Now) == cluster.ApprovalWaiting {
+			n++
+		}
+	}
+	return n
 }
 
 // State is the node's state in one word, for the head of the page.
