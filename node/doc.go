@@ -9,5 +9,5 @@
 // member.go, acts.go, peers.go; then what a member does: slots.go, codes.go, activate.go, stored.go, modes.go, rotation.go, inventory.go,
 // coverage.go, forecast.go, custodymap.go, build.go, stage.go, preview.go, import.go, journal.go, resume.go, receipts.go, apps.go, apporder.go,
 // runner.go, restart.go, appcodes.go, codefiles.go,
-// accounts.go, jobs.go.
+// accounts.go, jobs.go; the audit trail: trail.go, auditfile.go, auditverify.go, auditchain.go, syslog.go, syslogqueue.go.
 package node
