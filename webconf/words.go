@@ -295,6 +295,15 @@ var actWords = map[string]string{
 	"slot.rotate":       "Generated code replaced",
 	"slot.try-code":     "Stored code tried",
 	"slot.rotation":     "Schedule for new codes set",
+
+	"account.lock":         "Account locked for a while",
+	"account.unlock":       "Account unlocked",
+	"account.end-sessions": "All sessions ended",
+	"factor.totp":          "One-time passwords set up",
+	"factor.passkey":       "Passkey added",
+	"factor.certificate":   "Certificate registered",
+	"factor.remove":        "Way to log in removed",
+	"factor.used":          "Way to log in used",
 }
 
 func actWord(act string) string {
