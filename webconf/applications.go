@@ -49,7 +49,9 @@ func newApplicationRow(v *situation, a cluster.App) applicationRow {
 			row.Waits = node.AppWaits(v.State, a.Name, name)
 		}
 		if name == v.Node { // known better here than by the cluster
-			row.Waits, row.Again = v.AppWaits[a.Name], v.AppAgain[a.Name]
+			if row.Waits = v.AppWaits[a.Name]; row.Waits == "" {
+				row.Again = v.AppAgain[a.Name]
+			}
 		}
 		r.Runs = append(r.Runs, row)
 	}

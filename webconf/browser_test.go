@@ -233,6 +233,11 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 		{Name: "ejbca", Slots: []string{"ManagementCA", "IssuingCA-G2"}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "restart-ok"}},
 		{Name: "signserver", Slots: []string{"Timestamping"}, Nodes: []string{"node1", "node2"}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "restart-broken"}},
 	} {
+		if app.Name == "ejbca" {
+			app.Delivery = cluster.Delivery{Kind: cluster.DeliverFile, Group: "daemon", Mode: cluster.ModeGroup, Manual: true}
+		} else {
+			app.After = []string{"ejbca"}
+		}
 		if err := first.Apps.Put(t.Context(), root, app); err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +295,7 @@ func pagesToSee(t *testing.T, first *appliance, made string) []seen {
 		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "protection", "/protection"), at(first, "restart", "/restart"), at(first, "custody", "/custody"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
-		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"),
+		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"), at(first, "application-codes", "/applications/ejbca"),
 		at(first, "newapplication", "/new-application"), at(first, "approvals", "/approvals"), at(first, "approval", "/approvals/"+firstApproval(first)), at(first, "policies", "/policies"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "audit-alerts", "/audit?alerts=1&since=2026-01-01"), at(first, "auditentry", "/audit/5"), at(first, "jobs", "/jobs"),
 		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
 		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),

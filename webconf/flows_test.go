@@ -317,7 +317,7 @@ func TestApplicationForms(t *testing.T) {
 		b.post("/new-application", "name", "other", "kind", c.kind, "delivery", c.delivery, "owner", c.owner, "filemode", c.mode, "after", c.after).wants(t, http.StatusUnprocessableEntity, c.says)
 	}
 	b.follow(b.post("/new-application", "name", "other", "kind", "webhook", "target", "deployer", "slots", "CA", "after", "new", "delivery", "file", "owner", "nobody", "group", "33", "filemode", "0440", "manual", "yes")).
-		wants(t, http.StatusOK, "pkcs11:token=CA?pin-source=file:", "names no directory for codes (codes_dir)")
+		wants(t, http.StatusOK, "pkcs11:token=CA?pin-source=file:", "URI is that of RFC 7512")
 	b.post("/applications/new/remove", "name", "new").wants(t, http.StatusUnprocessableEntity, "starts after")
 	b.follow(b.post("/applications/other/remove", "name", "other")).wants(t, http.StatusOK, "is removed")
 	b.get("/slots").wants(t, http.StatusOK, "CA new")

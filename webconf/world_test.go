@@ -68,11 +68,17 @@ func newAppliance(t testing.TB, name string, change ...func(*node.Config)) (*app
 			t.Fatal(err)
 		}
 	}
+	codes, err := os.MkdirTemp("/dev/shm", "keyferry-webconf-")
+	if err != nil {
+		hsmtest.Missing(t, "a tmpfs on /dev/shm")
+	}
+	t.Cleanup(func() { os.RemoveAll(codes) })
 	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := node.Config{
 		Name: name, Dir: filepath.Join(dir, "data"), Version: "1.0-test", PeerListen: peer.Addr().String(), PeerAddress: peer.Addr().String(),
 		WebURL: "https://" + console.Addr().String(), Modules: []node.ModuleConfig{{Name: "softhsm", Path: a.soft.Path, Env: a.soft.Env}},
-		RestartDir: restart, Log: log,
+		RestartDir: restart, CodesDir: filepath.Join(codes, "codes"), Log: log,
+		Kubernetes: []node.KubernetesConfig{{Name: "prod"}}, Webhooks: []node.WebhookConfig{{Name: "deployer"}},
 	}
 	for _, f := range change {
 		f(&cfg)
