@@ -31,8 +31,8 @@ short: ## the tests that need no installed program
 fuzz: ## run every fuzz target for FUZZTIME each (default 30s)
 	.ci/fuzz $(or $(FUZZTIME),30s)
 
-bench: deps-demo ## export and import per key beside the bare PKCS#11 calls, measured in one run
-	$(GO) test -run '^$$' -bench Sync -benchtime 1x -timeout 30m ./bench
+bench: deps-demo ## export, import and activation beside the bare PKCS#11 calls, measured in one run
+	$(GO) test -run '^$$' -bench 'Sync|Activate' -benchtime 1x -timeout 30m ./bench
 
 vet:
 	$(GO) vet ./...

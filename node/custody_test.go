@@ -185,6 +185,8 @@ func TestShared(t *testing.T) {
 		t.Error("the slot is not open on node3")
 	}
 	noShares(t, members)
+	codesEverywhere(t, members)
+	handedOver(t, members)
 }
 
 // closeAll closes a slot on every node.

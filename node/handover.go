@@ -104,20 +104,8 @@ func (m *Member) sealingKeyOf(name string) (hpke.PublicKey, error) {
 
 // hand gives a secret to another node in the name of a person, and reads what came of it into answer.
 func (m *Member) hand(ctx context.Context, path string, h handover, secret []byte, answer any) error {
-	key, err := m.sealingKeyOf(h.To)
+	h, err := m.sealHandover(h, secret)
 	if err != nil {
-		return err
-	}
-	if h.Actor.Kind == cluster.ByConsole { // root of this node is not root of the other
-		h.Actor.Name = consoleOf(h.Actor.Name, m.Name())
-	}
-	h.Cluster, h.From, h.Nonce, h.Expires = m.State().Cluster.ID, m.Name(), make([]byte, 16), time.Now().UTC().Add(handoverLife).Truncate(time.Second)
-	rand.Read(h.Nonce)
-	info, err := h.info()
-	if err != nil {
-		return err
-	}
-	if h.Sealed, err = hpke.Seal(key, hpke.HKDFSHA512(), hpke.AES256GCM(), info, secret); err != nil {
 		return err
 	}
 	b, err := json.Marshal(h)
@@ -135,6 +123,25 @@ func (m *Member) hand(ctx context.Context, path string, h handover, secret []byt
 	}
 	defer resp.Body.Close()
 	return json.NewDecoder(io.LimitReader(resp.Body, maxHandover)).Decode(answer)
+}
+
+// sealHandover fills in what a handover is bound to, and seals the secret to the node that it is for.
+func (m *Member) sealHandover(h handover, secret []byte) (handover, error) {
+	key, err := m.sealingKeyOf(h.To)
+	if err != nil {
+		return h, err
+	}
+	if h.Actor.Kind == cluster.ByConsole { // root of this node is not root of the other
+		h.Actor.Name = consoleOf(h.Actor.Name, m.Name())
+	}
+	h.Cluster, h.From, h.Nonce, h.Expires = m.State().Cluster.ID, m.Name(), make([]byte, 16), time.Now().UTC().Add(handoverLife).Truncate(time.Second)
+	rand.Read(h.Nonce)
+	info, err := h.info()
+	if err != nil {
+		return h, err
+	}
+	h.Sealed, err = hpke.Seal(key, hpke.HKDFSHA512(), hpke.AES256GCM(), info, secret)
+	return h, err
 }
 
 // consoleOf names a person at another node's console.

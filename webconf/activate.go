@@ -179,7 +179,7 @@ func showActivate(c *call, f *form) error {
 			v.Running = j.ID
 		}
 	}
-	return c.show(page{Name: "activate", Title: "Activate slots", Nav: "/activate", Form: f, Data: v})
+	return c.show(page{Name: "activate", Title: "Activation", Nav: "/activate", Form: f, Data: v})
 }
 
 // activateAll gives the codes and shares that somebody entered to the nodes that need them.

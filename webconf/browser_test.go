@@ -292,7 +292,7 @@ func at(a *appliance, name, path string) seen { return seen{name, a.site.URL + p
 func pagesToSee(t *testing.T, first *appliance, made string) []seen {
 	t.Helper()
 	return []seen{
-		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "protection", "/protection"), at(first, "restart", "/restart"), at(first, "custody", "/custody"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
+		at(first, "status", "/"), at(first, "hsm", "/hsm"), at(first, "protection", "/protection"), at(first, "restart", "/restart"), at(first, "custody", "/custody"), at(first, "activate", "/activate"), at(first, "custodians", "/slots/ManagementCA/custody"), at(first, "slots", "/slots"), at(first, "slot-manual", "/slots/ManagementCA"),
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
 		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"), at(first, "application-codes", "/applications/ejbca"),

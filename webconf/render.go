@@ -155,7 +155,7 @@ func menu(gaps, waiting int) []menuEntry {
 		{"/", "Status", "status", false, 0, ""},
 		{"/hsm", "HSM overview", "hsm", false, 0, ""},
 		{"/slots", "PKCS#11 slots", "slots", true, 0, ""},
-		{"/activate", "Activation", "slots", true, 0, ""},
+		{"/activate", "Activation", "check", true, 0, ""},
 		{"/coverage", "Key coverage", "coverage", true, gaps, "gap"},
 		{"/custody", "Who holds codes", "key", true, 0, ""},
 		{"/restart", "Restart forecast", "restart", true, 0, ""},

@@ -28,6 +28,7 @@ func TestDemo(t *testing.T) {
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
 	t.Run("killed daemons", func(t *testing.T) { killedImports(t, d) })
+	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })
 	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })
 	if t.Failed() {
 		return

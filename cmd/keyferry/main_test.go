@@ -54,6 +54,7 @@ type testDemo struct {
 	readyFile
 	dir string
 	cmd *exec.Cmd
+	own []*daemonProcess // that run in place of the demo's daemons
 }
 
 // startDemo runs the demo and waits for its ready file.
@@ -108,6 +109,9 @@ func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
 // stop ends the demo as a person at the terminal does.
 func (d *testDemo) stop(t testing.TB) {
 	t.Helper()
+	for _, p := range d.own {
+		p.stop()
+	}
 	d.cmd.Process.Signal(syscall.SIGINT)
 	for _, n := range d.Nodes {
 		waitGone(t, n.PID)
