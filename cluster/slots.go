@@ -8,6 +8,7 @@ type Slot struct {
 	Created     time.Time       `json:"created"`
 	Seats       map[string]Seat `json:"seats"`                  // by node
 	RotateEvery int             `json:"rotate_every,omitempty"` // days after which nodes replace generated codes; 0: never
+	RotateSince time.Time       `json:"rotate_since,omitzero"`  // when that was decided
 	Custody     []Split         `json:"custody,omitempty"`      // of codes that people share, the newest generation last
 }
 
@@ -200,12 +201,12 @@ func (c *SetRotation) validate() error {
 	return check(checkLabel(c.Slot), checkRange("days between two changes of a code", c.Days, 0, maxRotation))
 }
 
-func (c *SetRotation) apply(s *State, _ Meta) error {
+func (c *SetRotation) apply(s *State, m Meta) error {
 	slot, err := s.slot(c.Slot)
 	if err != nil {
 		return err
 	}
-	slot.RotateEvery = c.Days
+	slot.RotateEvery, slot.RotateSince = c.Days, m.Time
 	s.Slots = with(s.Slots, c.Slot, slot)
 	return nil
 }

@@ -32,7 +32,7 @@ func CustodyMap(s *cluster.State) []HeldCode {
 			c := HeldCode{Slot: label, Node: name, Mode: seat.Mode, State: seat.State, CodeFacts: seat.CodeFacts}
 			switch seat.Mode {
 			case cluster.Generated:
-				c.Protector, c.Rotate, c.Due = s.Nodes[name].Protector, slot.RotateEvery, RotationDue(label, seat, slot.RotateEvery)
+				c.Protector, c.Rotate, c.Due = s.Nodes[name].Protector, slot.RotateEvery, RotationDue(slot, seat)
 			case cluster.Manual:
 			default:
 				c.Threshold, c.Holders = custodians(slot, seat)

@@ -134,8 +134,7 @@ func (s *Slots) tend(ctx context.Context) {
 
 func (s *Slots) tendOnce(ctx context.Context, now time.Time) {
 	for _, v := range s.Here() {
-		every := time.Duration(s.m.State().Slots[v.Label].RotateEvery) * 24 * time.Hour
-		due := rotationDue(v, every)
+		due := RotationDue(s.m.State().Slots[v.Label], cluster.Seat{Node: v.Node, Mode: v.Mode, CodeFacts: v.CodeFacts})
 		switch {
 		case v.Mode != cluster.Generated || v.CodeRefused || v.State != cluster.Active:
 		case !due.IsZero() && !now.Before(due):
@@ -170,21 +169,22 @@ func (s *Slots) rotateBySchedule(ctx context.Context, label string, now time.Tim
 	}
 }
 
-// rotationDue is when a code is to be replaced; zero: never. Each node is a little early, by a part that
-// its name and the slot's label decide: so no code gets older than its slot allows, and the nodes of a
-// cluster do not all change theirs at once.
-func rotationDue(v SlotView, every time.Duration) time.Time {
-	if every <= 0 || v.Mode != cluster.Generated {
+// RotationDue is when a node replaces the generated code of its seat in a slot; zero: never. Each node is a
+// little early, by a part that its name and the slot's label decide: so no code gets older than its slot
+// allows, and the nodes of a cluster do not all change theirs, and restart their applications, at once. For
+// the same reason codes that are too old already when the schedule is made are replaced one after another.
+func RotationDue(slot cluster.Slot, seat cluster.Seat) time.Time {
+	every := time.Duration(slot.RotateEvery) * 24 * time.Hour
+	if every <= 0 || seat.Mode != cluster.Generated {
 		return time.Time{}
 	}
 	h := fnv.New64a()
-	h.Write([]byte(strings.Join([]string{v.Node, v.Label}, "\x00")))
+	h.Write([]byte(strings.Join([]string{seat.Node, slot.Label}, "\x00")))
 	jitter := min(every/jitterParts, mostJitter)
-	early := time.Duration(h.Sum64()%uint64(jitter/time.Second+1)) * time.Second
-	return v.CodeSince.Add(every - early)
-}
-
-// RotationDue is when a node replaces the code of its seat; zero: never.
-func RotationDue(label string, seat cluster.Seat, days int) time.Time {
-	return rotationDue(SlotView{Label: label, Node: seat.Node, Mode: seat.Mode, CodeFacts: seat.CodeFacts}, time.Duration(days)*24*time.Hour)
+	part := time.Duration(h.Sum64()%uint64(jitter/time.Second+1)) * time.Second
+	due, soonest := seat.CodeSince.Add(every-part), slot.RotateSince.Add(part)
+	if due.Before(soonest) {
+		return soonest
+	}
+	return due
 }

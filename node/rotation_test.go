@@ -257,19 +257,26 @@ func TestRotationDue(t *testing.T) {
 	}{{1, day - day/10}, {5, 5*day - day/2}, {90, 89 * day}, {3650, 3649 * day}} {
 		for i := range 20 {
 			seat := cluster.Seat{Node: fmt.Sprintf("node%d", i), Mode: cluster.Generated, CodeFacts: cluster.CodeFacts{CodeSince: since}}
-			got := RotationDue("slot", seat, c.days)
-			if got.Before(since.Add(c.earliest)) || got.After(since.Add(time.Duration(c.days)*day)) || got != RotationDue("slot", seat, c.days) {
+			slot := cluster.Slot{Label: "slot", RotateEvery: c.days, RotateSince: since.Add(-time.Hour)}
+			got := RotationDue(slot, seat)
+			if got.Before(since.Add(c.earliest)) || got.After(since.Add(time.Duration(c.days)*day)) || got != RotationDue(slot, seat) {
 				t.Errorf("every %d days, changed %v, due %v", c.days, since, got)
 			}
 			due[got] = true
+			slot.RotateSince = since.AddDate(20, 0, 0)
+			late := RotationDue(slot, seat).Sub(slot.RotateSince)
+			if late < 0 || late > min(time.Duration(c.days)*day/10, day) {
+				t.Errorf("every %d days, decided when the code was too old: due after %v", c.days, late)
+			}
+			due[slot.RotateSince.Add(late)] = true
 		}
 	}
-	if len(due) < 60 {
-		t.Errorf("80 nodes have only %d times between them", len(due))
+	if len(due) < 100 {
+		t.Errorf("80 nodes have only %d times between them, of 160", len(due))
 	}
 	for _, seat := range []cluster.Seat{{Mode: cluster.Manual}, {Mode: cluster.Generated}} {
 		days := map[string]int{cluster.Manual: 30, cluster.Generated: 0}[seat.Mode]
-		if got := RotationDue("slot", seat, days); !got.IsZero() {
+		if got := RotationDue(cluster.Slot{RotateEvery: days}, seat); !got.IsZero() {
 			t.Errorf("%s, every %d days: due %v", seat.Mode, days, got)
 		}
 	}

@@ -17,7 +17,7 @@ func (v slotView) RotationDue() time.Time {
 		return time.Time{}
 	}
 	seat := cluster.Seat{Node: v.Slot.Node, Mode: v.Slot.Mode, CodeFacts: v.Slot.CodeFacts}
-	return node.RotationDue(v.Label, seat, v.RotateEvery)
+	return node.RotationDue(v.Rotates, seat)
 }
 
 // Rotation is what the field for the schedule shows.
@@ -25,7 +25,7 @@ func (v slotView) Rotation(f *form) *form {
 	if f = f.Of("rotation"); f != nil {
 		return f
 	}
-	return newForm("rotation", map[string]string{"days": strconv.Itoa(v.RotateEvery)})
+	return newForm("rotation", map[string]string{"days": strconv.Itoa(v.Rotates.RotateEvery)})
 }
 
 func rotateCode(c *call) error {

@@ -131,7 +131,7 @@ func TestSlotForms(t *testing.T) {
 	b.post(slot+"/try").wants(t, http.StatusUnprocessableEntity, "no stored code to try")
 	b.post("/slots/none/activate", "code", testCode).wants(t, http.StatusNotFound, "Not found")
 	b.get("/audit?text=activate").wants(t, http.StatusOK, "Slot activated", "Refused", "alice")
-	for _, secret := range []string{testCode, "another code", "wrong code", testPassword} {
+	for _, secret := range []string{testCode, "another code", "wrong code", testPassword, "a passphrase of some length"} {
 		if strings.Contains(a.log.String(), secret) {
 			t.Errorf("the log contains a secret (%d characters)", len(secret))
 		}

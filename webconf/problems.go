@@ -216,7 +216,11 @@ func (v *situation) nodeProblems() []problem {
 		if last := v.Seen[name].Last; !last.IsZero() {
 			text = fmt.Sprintf("Node %s does not answer; it last did %s.", name, relative(last, v.Now))
 		}
-		list = append(list, problem{warn, text, "What it holds is not known meanwhile. See whether it runs, and whether the nodes reach each other.", "/cluster", "See the nodes"})
+		remedy := "What it holds is not known meanwhile. See whether it runs, and whether the nodes reach each other."
+		if v.State.Nodes[name].Protector == cluster.ByPassphrase {
+			remedy += " Its node key opens with a passphrase: after a start it answers only once somebody has run keyferry unseal on it."
+		}
+		list = append(list, problem{warn, text, remedy, "/cluster", "See the nodes"})
 	}
 	for _, name := range v.names() {
 		d := v.clockDifference(name)

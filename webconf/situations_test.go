@@ -31,7 +31,8 @@ func plainSituation(nodes, slots, keys int) *situation {
 	for i := range nodes {
 		name := fmt.Sprintf("node%d", i+1)
 		v.State.Nodes[name] = cluster.Node{Name: name, Serial: "0123456789abcdef", PeerAddress: name + ".example:8443", WebURL: "https://" + name + ".example:8444",
-			Version: "1.0", Protocol: 1, Status: cluster.Connected, Joined: now.Add(-time.Hour)}
+			Version: "1.0", Protocol: 1, Status: cluster.Connected, Joined: now.Add(-time.Hour),
+			Protector: []string{cluster.ByFile, cluster.ByPassphrase, cluster.ByTPM, cluster.ByCredential, ""}[i%5]}
 		v.Seen[name] = node.Seen{Answers: true, Last: now, Health: node.Health{Node: name, Version: "1.0", Time: now, Admin: true, HoldsOwner: i == 0}}
 		if i < 5 {
 			v.Status.Voters = append(v.Status.Voters, name)

@@ -116,7 +116,7 @@ type slotView struct {
 	Keys    int          // keys of the slot on any node
 	MinCode int          // characters
 
-	RotateEvery int // days after which nodes replace generated codes; 0: never
+	Rotates cluster.Slot // as the cluster knows it: when nodes replace generated codes
 }
 
 // OtherNodes are the names of the other nodes that have a token in the slot.
@@ -150,7 +150,7 @@ func showSlot(c *call, label string, f *form) error {
 func newSlotView(s *situation, label string) (slotView, error) {
 	v := slotView{Label: label, Node: s.Node, MinCode: node.MinCode}
 	slot, known := s.State.Slots[label]
-	v.Others, v.RotateEvery = s.others(slot), slot.RotateEvery
+	v.Others, v.Rotates = s.others(slot), slot
 	v.Split, _ = slot.Generation(slot.Seats[s.Node].Generation)
 	if p, ok := slot.Newest(); ok {
 		v.Newest = custodyWords(p) + ": " + and(p.Holders())
