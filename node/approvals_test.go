@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -76,10 +78,36 @@ func TestApprovedPackage(t *testing.T) {
 	if done, err := finish(t, first, job, err); err != nil || done.Result == "" {
 		t.Fatalf("the approved package: %+v, %v", done, err)
 	}
+	if n := atOnce(t, first, anna, func(id string) { approve(id, vera, otto) }); n != 1 {
+		t.Errorf("one approval let %d acts begin", n)
+	}
 	if third := ask(); third == other || third == id {
 		t.Error("an approval was used twice")
 	}
 	byHand(t, first, anna)
+}
+
+// atOnce begins the same approved act several times at the same moment, and counts those that ran.
+func atOnce(t *testing.T, m *Member, actor cluster.Actor, approve func(string)) int {
+	t.Helper()
+	one := act{actor, cluster.MaySynchronize, buildAct, "slot/demo", "at once"}
+	e, ok := errors.AsType[*cluster.Error](m.acts.do(t.Context(), one, func() error { return nil }))
+	if !ok || e.Approval == "" {
+		t.Fatalf("it needs no approval: %v", e)
+	}
+	approve(e.Approval)
+	var ran atomic.Int32
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			err := m.acts.do(t.Context(), one, func() error { ran.Add(1); return nil })
+			if err != nil && !errors.Is(err, cluster.NeedsApproval) && !errors.Is(err, cluster.Conflict) {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	return int(ran.Load())
 }
 
 // byHand: the act itself is refused, whoever asks the member for it, and nobody can ask without the right.

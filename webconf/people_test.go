@@ -51,6 +51,9 @@ func TestPeople(t *testing.T) {
 		t.Errorf("with a temporary password /slots leads to %q (%d)", r.location(), r.status)
 	}
 	otto.get("/account").wants(t, http.StatusOK, "Your password is temporary.")
+	if page := otto.get("/account"); strings.Contains(page.body, `href="/coverage"`) || strings.Contains(page.body, `class="nodes"`) {
+		t.Error("with a temporary password the page tells of the cluster")
+	}
 	otto.post("/account/password", "old", first, "new", first, "again", first).wants(t, http.StatusUnprocessableEntity, "the same")
 	otto.post("/account/password", "old", first, "new", ottosPassword, "again", ottosPassword).wants(t, http.StatusSeeOther)
 	otto.get("/slots").wants(t, http.StatusOK, "payments")

@@ -220,6 +220,10 @@ func (c *call) frame(p page) frame {
 		return f
 	}
 	f.Account, f.Notes, f.may = c.actor.Name, c.flashes(), c.may
+	if !f.may(cluster.MayView, cluster.AnySlot) { // a temporary password, or no role: nothing of the cluster is theirs to see
+		f.Menu = []menuEntry{{"/account", "Your account", "account", false, 0, ""}}
+		return f
+	}
 	f.surround(c.look(), p, c.Request().URL.EscapedPath())
 	return f
 }
