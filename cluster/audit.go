@@ -29,7 +29,7 @@ const (
 )
 
 var noteAlerts = map[string]string{
-	NoteLocked: AlertLockout, NoteCodeDiffers: AlertCodeDiffers, NoteAuditDiffers: AlertTrail, NoteSyslogGap: AlertGap, NoteApprovalMisuse: AlertMisuse,
+	NoteLocked: AlertLockout, NoteCodeDiffers: AlertCodeDiffers, NoteAuditDiffers: AlertTrail, NoteSyslogGap: AlertGap,
 }
 
 // Results of an act.

@@ -5,28 +5,20 @@ import "slices"
 // Acts of notes: what happens on one node and changes nothing that is replicated. The set is closed, so
 // that the names in the trail stay few enough to filter and to alert on.
 const (
-	NoteLogin          = "session.begin"       // a person logged in
-	NoteLogout         = "session.end"         // a session ended: by its person, by another, by time
-	NoteLoginRefused   = "session.refused"     // a wrong password, code or key
-	NoteLocked         = "account.locked"      // too many wrong attempts
-	NoteUnlocked       = "account.unlocked"    // the lock ended
-	NoteFactorAdded    = "factor.added"        // a passkey, TOTP secret or certificate
-	NoteFactorRemoved  = "factor.removed"      //
-	NoteShareEntered   = "share.entered"       // a custodian gave their part of a code
-	NoteShareRefused   = "share.refused"       // a wrong passphrase, or a part that does not fit
-	NoteShareExpired   = "share.expired"       // too few parts came in time
-	NoteCodeDiffers    = "slot.code-differs"   // another program changed the code of a token
-	NoteCodeRotated    = "slot.code-rotated"   // the schedule changed a generated code
-	NoteAuditDiffers   = "audit.differs"       // the trail is not the one that this node signed
-	NoteSyslogGap      = "syslog.gap"          // entries were forgotten before the sink took them
-	NoteApprovalMisuse = "approval.misuse"     // an approval was tried on another act, or again
-	NoteAppFailed      = "app.restart-failed"  // all attempts to restart an application failed
-	NoteWebhookRefused = "app.webhook-refused" // a receiver did not take a webhook
+	NoteLogin        = "session.begin"     // a person logged in
+	NoteLogout       = "session.end"       // a session ended: by its person, by another, by time
+	NoteLoginRefused = "session.refused"   // a wrong password, code or key
+	NoteLocked       = "account.locked"    // too many wrong attempts
+	NoteShareEntered = "share.entered"     // a custodian gave their part of a code
+	NoteShareRefused = "share.refused"     // a wrong passphrase, or a part that does not fit
+	NoteShareExpired = "share.expired"     // too few parts came in time
+	NoteCodeDiffers  = "slot.code-differs" // another program changed the code of a token
+	NoteAuditDiffers = "audit.differs"     // the trail is not the one that this node signed
+	NoteSyslogGap    = "syslog.gap"        // entries were forgotten before the sink took them
 )
 
-var noteActs = []string{NoteLogin, NoteLogout, NoteLoginRefused, NoteLocked, NoteUnlocked, NoteFactorAdded, NoteFactorRemoved,
-	NoteShareEntered, NoteShareRefused, NoteShareExpired, NoteCodeDiffers, NoteCodeRotated, NoteAuditDiffers,
-	NoteSyslogGap, NoteApprovalMisuse, NoteAppFailed, NoteWebhookRefused}
+var noteActs = []string{NoteLogin, NoteLogout, NoteLoginRefused, NoteLocked, NoteShareEntered, NoteShareRefused, NoteShareExpired,
+	NoteCodeDiffers, NoteAuditDiffers, NoteSyslogGap}
 
 // RecordNote writes an entry about something that happened on the reporting node and that no other
 // command tells of. The node vouches for who did it, as it does for the people logged in on it: so a note
