@@ -160,3 +160,18 @@ func (a *Accounts) confirm(ctx context.Context, actor cluster.Actor, password st
 	}
 	return account, err
 }
+
+// factorKinds are the kinds of ways to log in that an account has.
+func factorKinds(f cluster.Factors) []string {
+	kinds := []string{}
+	if len(f.TOTP.Sealed) > 0 {
+		kinds = append(kinds, cluster.FactorTOTP)
+	}
+	if len(f.Passkeys) > 0 {
+		kinds = append(kinds, cluster.FactorPasskey)
+	}
+	if len(f.Certificates) > 0 {
+		kinds = append(kinds, cluster.FactorCertificate)
+	}
+	return kinds
+}

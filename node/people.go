@@ -20,6 +20,8 @@ type Person struct {
 	Created    time.Time           `json:"created"`
 	By         string              `json:"by"`
 	LastLogin  time.Time           `json:"last_login,omitzero"` // as far as the audit trail reaches back
+	Factors    []string            `json:"factors"`             // kinds of ways to log in besides the password
+	LockedOn   []string            `json:"locked_on,omitempty"` // nodes that take no password for now
 }
 
 // A PersonChange is what a security officer decides about an account.
@@ -64,6 +66,12 @@ func personOf(a cluster.Account, seen time.Time) Person {
 	p := Person{Name: a.Name, FullName: a.FullName, Roles: a.Roles, Disabled: a.Disabled, MustChange: a.MustChange, Created: a.Created, By: a.By, LastLogin: seen}
 	if p.Roles == nil {
 		p.Roles = []cluster.RoleGrant{}
+	}
+	p.Factors = factorKinds(a.Factors)
+	for _, l := range a.Locks {
+		if time.Now().Before(l.Until) {
+			p.LockedOn = append(p.LockedOn, l.Node)
+		}
 	}
 	return p
 }

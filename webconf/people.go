@@ -26,6 +26,22 @@ func newPersonRow(p node.Person, me string) personRow {
 	return personRow{p, rolesWords(p.Roles), p.Name == me}
 }
 
+// Ways says how the person logs in.
+func (r personRow) Ways() string {
+	ways := []string{"password"}
+	for _, f := range r.Factors {
+		switch f {
+		case cluster.FactorTOTP:
+			ways[0] = "password with one-time password"
+		case cluster.FactorPasskey:
+			ways = append(ways, "passkey")
+		case cluster.FactorCertificate:
+			ways = append(ways, "certificate")
+		}
+	}
+	return strings.Join(ways, ", ")
+}
+
 // Pattern matches the name and nothing else, for browsers.
 func (r personRow) Pattern() string { return strings.ReplaceAll(r.Name, ".", `\.`) }
 
@@ -34,6 +50,8 @@ func (r personRow) Mark() mark {
 	switch {
 	case r.Disabled:
 		return mark{"mute", "none", "Disabled"}
+	case len(r.LockedOn) > 0:
+		return mark{"warn", "wait", "Locked on " + and(r.LockedOn)}
 	case r.MustChange:
 		return mark{"warn", "wait", "Temporary password"}
 	case len(r.Roles) == 0:

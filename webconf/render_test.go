@@ -142,7 +142,7 @@ func auditEntryPages(v *situation, text string) (list []page) {
 
 func peoplePages(v *situation, text string) []page {
 	people := []node.Person{
-		{Name: "alice", FullName: text, Roles: []cluster.RoleGrant{{Role: cluster.SecurityOfficer}, {Role: cluster.CryptoOfficer}}, Created: v.Now, By: "console/" + text, LastLogin: v.Now},
+		{Name: "alice", FullName: text, Factors: []string{"totp", "passkey", "certificate"}, LockedOn: []string{text}, Roles: []cluster.RoleGrant{{Role: cluster.SecurityOfficer}, {Role: cluster.CryptoOfficer}}, Created: v.Now, By: "console/" + text, LastLogin: v.Now},
 		{Name: "otto", FullName: text, Roles: []cluster.RoleGrant{{Role: cluster.CryptoUser, Slots: []string{text, "Slot01"}}}, Created: v.Now, By: "account/alice", MustChange: true},
 		{Name: "berta", Roles: []cluster.RoleGrant{}, Created: v.Now, By: "account/alice"},
 		{Name: "dora", Disabled: true, Created: v.Now, By: "account/alice"},

@@ -42,13 +42,13 @@ func (a *app) listPeople(c *cobra.Command, _ []string) error {
 		return err
 	}
 	return a.print(list, func(row func(...any)) {
-		row("ACCOUNT", "NAME", "ROLES", "STATE", "LAST LOG IN")
+		row("ACCOUNT", "NAME", "ROLES", "STATE", "LOGS IN WITH", "LAST LOG IN")
 		for _, p := range list {
 			last := "-"
 			if !p.LastLogin.IsZero() {
 				last = ago(p.LastLogin)
 			}
-			row(p.Name, orDash(p.FullName), rolesText(p.Roles), personState(p), last)
+			row(p.Name, orDash(p.FullName), rolesText(p.Roles), personState(p), strings.Join(append([]string{"password"}, p.Factors...), ","), last)
 		}
 	})
 }
@@ -57,6 +57,8 @@ func personState(p node.Person) string {
 	switch {
 	case p.Disabled:
 		return "disabled"
+	case len(p.LockedOn) > 0:
+		return "locked on " + strings.Join(p.LockedOn, ",")
 	case p.MustChange:
 		return "temporary password"
 	}
