@@ -124,7 +124,7 @@ func TestValidate(t *testing.T) {
 		"another's password":       &ResetPassword{Name: "anna", Hash: "secret"},
 		"another's name":           &ResetPassword{Name: "Anna", Hash: testHash},
 		"act slot":                 &BeginAct{ID: "x", Act: "a", Object: "o", Slot: AnySlot, Permission: MayActivate},
-		"act by everyone's right":  &BeginAct{ID: "x", Act: "a", Object: "o", Permission: MayKeepAccount},
+		"act by everyone's right":  &BeginAct{ID: "x", Act: "a", Object: "o", Permission: MayEndAct},
 		"account with bcrypt":      &PutAccount{Name: "anna", Hash: "$2a$10$abc", New: true},
 		"app name":                 app(func(a *App) { a.Name = "EJBCA" }),
 		"app slot twice":           app(func(a *App) { a.Slots = []string{"a", "a"} }),

@@ -31,7 +31,6 @@ var policyActs = []PolicyAct{
 	{"seat.remove", "Forget a node's token in a slot"},
 	{"custody.put", "Say which people hold the parts of a slot's code"},
 	{"custody.request", "Ask custodians to let others take their place, or to leave shared mode"},
-	{"node.protect", "Change what protects the stored codes of a node"},
 	{"custody.remove", "Forget the parts of a slot's code"},
 	{"trust.set", "Change which node takes packages from which"},
 	{"invite.add", "Invite a node"},
