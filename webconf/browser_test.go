@@ -314,6 +314,9 @@ func pagesToUse(nodes []*appliance, waiting, imported string) []seen {
 		}}
 	}
 	list := []seen{login(nodes[2], "preview", packagePath(waiting)), login(nodes[1], "job-import", jobPath(imported)), at(nodes[2], "slot-absent", "/slots/Timestamping")}
+	list = append(list, seen{"slot-rotation", nodes[0].site.URL + "/slots/IssuingCA-G2", func(c *chromium) {
+		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("rotation").open = document.getElementById("mode").open = true`), chromedp.WaitVisible(chromedp.ID("rotation-days")))
+	}})
 	return append(list, seen{"code-wrong", nodes[0].site.URL + "/slots/ManagementCA", func(c *chromium) {
 		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("change-code").open = true`),
 			chromedp.SendKeys(chromedp.ID("code-old"), "not the code"), chromedp.SendKeys(chromedp.ID("code-new"), "another code"), chromedp.SendKeys(chromedp.ID("code-again"), "another one"),

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
@@ -20,6 +22,12 @@ func (a *app) slotTry() *cobra.Command {
 		`Check that a token takes the code that this node has stored for it: one log in, as after a restart. When another program has changed
 the code, that is found out now and not by the next restart. The node does this by itself once a day. A code that was refused is not tried
 again; "slots mode LABEL generated" then gives the node the present code, to be replaced by a new one.`)
+}
+
+// isRefused tells whether the token of a slot of this node refuses the stored code.
+func (a *app) isRefused(ctx context.Context, label string) (bool, error) {
+	list, err := get[slotList](ctx, a.client(), "/slots")
+	return slices.ContainsFunc(list.Here, func(v node.SlotView) bool { return v.Label == label && v.CodeRefused }), err
 }
 
 // forGenerated is a command about one generated slot of this node, or all of them.

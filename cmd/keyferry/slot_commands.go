@@ -154,9 +154,17 @@ The old code is tried once.`,
 
 func (a *app) slotMode() *cobra.Command {
 	return a.dataFlag(&cobra.Command{
-		Use:       "mode LABEL generated|manual",
-		Short:     "Switch who keeps the code of a slot",
-		Long:      `Switch who keeps the code of a slot. To generated mode it asks for the present code, to manual mode for the new one.`,
+		Use:   "mode LABEL generated|manual",
+		Short: "Switch who keeps the code of a slot",
+		Long: `Switch who keeps the code of a slot. To generated mode it asks for the present code, to manual mode for the new one.
+
+generated  the node makes the code and keeps it sealed. The slot opens by itself after a restart; "keyferry status" says what protects the code.
+manual     people keep the code, and it is stored nowhere. After a restart the slot stays closed until somebody enters it.
+
+Open sessions of applications may break, and programs that log in with the present code cannot do so any more: plan their restart.
+
+Where another program has changed the code of a generated slot, "generated" gives the node the present code, and it makes a new one at
+once; "manual" asks for the present code too.`,
 		Args:      cobra.ExactArgs(2),
 		ValidArgs: []string{cluster.Generated, cluster.Manual},
 		RunE: func(c *cobra.Command, args []string) error {
@@ -173,6 +181,17 @@ func (a *app) slotMode() *cobra.Command {
 				}
 				body["old"] = old[0]
 			} else {
+				refused, err := a.isRefused(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if refused { // what the node has stored is not the present code
+					old, err := a.secrets("Present code")
+					if err != nil {
+						return err
+					}
+					body["old"] = old[0]
+				}
 				code, err := a.newSecret("New code")
 				if err != nil {
 					return err
