@@ -104,8 +104,13 @@ func (v *situation) slotProblems() []problem {
 				"Applications on this node cannot use its keys until it is open.", slotPath(s.Label), "See the slot"})
 		}
 	}
-	if n := len(together); n > 0 {
-		list = append(list, problem{bad, fmt.Sprintf("On %s, %s %s for custodians: %s.", v.Node, plural(n, "slot"), map[bool]string{true: "waits", false: "wait"}[n == 1], and(together)),
+	switch len(together) {
+	case 0:
+	case 1:
+		list = append(list, problem{bad, fmt.Sprintf("Slot %s is closed on %s: it waits for its custodians.", together[0], v.Node),
+			"Applications on this node may not be able to use its keys until enough custodians have entered their passphrases.", "/activate", "Activate"})
+	default:
+		list = append(list, problem{bad, fmt.Sprintf("%s are closed on %s: %s wait for their custodians.", plural(len(together), "slot"), v.Node, and(together)),
 			"Applications on this node may not be able to use their keys until enough custodians have entered their passphrases.", "/activate", "Activate"})
 	}
 	switch len(waiting) {
@@ -115,7 +120,7 @@ func (v *situation) slotProblems() []problem {
 			"Applications on this node may not be able to use its keys until somebody enters the code." + v.held(waiting), slotPath(waiting[0]) + "#activate", "Activate"})
 	default:
 		list = append(list, problem{bad, fmt.Sprintf("%s are closed on %s: %s wait for their authentication codes.", plural(len(waiting), "slot"), v.Node, and(waiting)),
-			"Applications on this node may not be able to use their keys until somebody enters the codes." + v.held(waiting), "/slots", "See the slots"})
+			"Applications on this node may not be able to use their keys until somebody enters the codes." + v.held(waiting), "/activate", "Activate"})
 	}
 	return list
 }
