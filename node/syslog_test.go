@@ -261,7 +261,7 @@ func TestSyslogQueue(t *testing.T) {
 
 // TestRsyslog sends to the syslog server that Debian has, which takes the messages apart.
 func TestRsyslog(t *testing.T) {
-	program := hsmtest.Tool(t, "/usr/sbin/rsyslogd")
+	program := hsmtest.Tool(t, "rsyslogd")
 	const last = 90
 	s := newSyslogSink(t)
 	y := newTestSyslog(t, s)

@@ -40,6 +40,9 @@ func Missing(t testing.TB, what string) {
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
+	if err != nil { // daemons are where only root's PATH leads
+		path, err = exec.LookPath("/usr/sbin/" + name)
+	}
 	if err != nil {
 		Missing(t, "the program "+name)
 	}
