@@ -85,7 +85,7 @@ func (a *Apps) here() map[string]cluster.App {
 // waits is the same for this node by what it knows itself, which needs no quorum. A slot whose module is
 // just being restarted counts as open: it needs nobody, and applications have sessions of their own.
 func (a *Apps) waits(name string) string {
-	return waits(a.here(), name, a.m.Name(), a.m.Slots.opened)
+	return waits(a.m.State().Apps, name, a.m.Name(), a.m.Slots.opened)
 }
 
 // opened tells whether this node has a token in a slot, and whether somebody has opened it.

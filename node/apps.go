@@ -79,14 +79,8 @@ func (a *Apps) using(slot string) []string {
 // Restart restarts one application on this node because somebody asked for it. It does so also where the
 // application waits for something: whoever asks may know better. A restart that fails is tried again.
 func (a *Apps) Restart(ctx context.Context, actor cluster.Actor, name string) (RestartResult, error) {
-	app, ok := a.m.State().Apps[name]
-	switch {
-	case !ok:
-		return RestartResult{}, refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no application %q", name)}}
-	case app.Restart.Kind == cluster.RestartNone:
-		return RestartResult{}, refuse("application %q has no way to be restarted: set one first", name)
-	case !app.On(a.m.Name()):
-		return RestartResult{}, refuse("application %q does not run on node %s", name, a.m.Name())
+	if err := a.restartable(name); err != nil {
+		return RestartResult{}, err
 	}
 	r, err := a.runner.force(ctx, actor, name, "asked for by "+actor.String())
 	r.Again = a.runner.next(name)
@@ -94,6 +88,37 @@ func (a *Apps) Restart(ctx context.Context, actor cluster.Actor, name string) (R
 		err = fmt.Errorf("application %q was not restarted: %w", name, err)
 	}
 	return r, err
+}
+
+// RestartJob is Restart as a job, for what takes minutes.
+func (a *Apps) RestartJob(actor cluster.Actor, name string) (*Job, error) {
+	if err := a.restartable(name); err != nil {
+		return nil, err
+	}
+	return a.m.Jobs.start("restart", "app/"+name, actor, func(ctx context.Context, pr *progress) error {
+		pr.say("%s, on node %s", restartWord(a.m.State().Apps[name].Restart), a.m.Name())
+		r, err := a.Restart(ctx, actor, name)
+		if err == nil {
+			pr.say("application %s is up", name)
+		} else if !r.Again.IsZero() {
+			pr.say("it is tried again by itself at %s", r.Again.UTC().Format(time.RFC3339))
+		}
+		return err
+	}), nil
+}
+
+// restartable refuses what cannot be restarted here.
+func (a *Apps) restartable(name string) error {
+	app, ok := a.m.State().Apps[name]
+	switch {
+	case !ok:
+		return refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no application %q", name)}}
+	case app.Restart.Kind == cluster.RestartNone:
+		return refuse("application %q has no way to be restarted: set one first", name)
+	case !app.On(a.m.Name()):
+		return refuse("application %q does not run on node %s", name, a.m.Name())
+	}
+	return nil
 }
 
 // Again is when an application whose restart failed on this node is tried again by itself; zero: it is not.

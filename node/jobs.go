@@ -25,7 +25,7 @@ type Jobs struct {
 // Job is one long piece of work, as of a moment.
 type Job struct {
 	ID     string        `json:"id"`
-	Kind   string        `json:"kind"`   // "build", "import" or "activate"
+	Kind   string        `json:"kind"`   // "build", "import", "activate" or "restart"
 	Object string        `json:"object"` // "slot/payments"
 	Actor  cluster.Actor `json:"actor"`
 	State  string        `json:"state"` // JobRunning, JobDone or JobFailed

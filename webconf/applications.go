@@ -257,6 +257,16 @@ func restartApplication(c *call) error {
 	if err != nil {
 		return err
 	}
+	if a.Restart.Kind == cluster.RestartKubernetes { // takes minutes, and a page tells how far it is
+		job, err := c.m.Apps.RestartJob(c.actor, a.Name)
+		if err == nil {
+			return c.redirect(jobPath(job.ID))
+		}
+		if err := f.blame("", err); err != nil {
+			return err
+		}
+		return showApplication(c, &a, f)
+	}
 	c.patience(restartTime)
 	r, err := c.m.Apps.Restart(c.Request().Context(), c.actor, a.Name)
 	if now, ok := c.m.State().Apps[a.Name]; ok {

@@ -318,6 +318,8 @@ func TestApplicationForms(t *testing.T) {
 	}
 	b.follow(b.post("/new-application", "name", "other", "kind", "webhook", "target", "deployer", "slots", "CA", "after", "new", "delivery", "file", "owner", "nobody", "group", "33", "filemode", "0440", "manual", "yes")).
 		wants(t, http.StatusOK, "pkcs11:token=CA?pin-source=file:", "URI is that of RFC 7512")
+	b.follow(b.post("/applications/other", "kind", "kubernetes", "target", "prod:pki/deployment/ejbca", "slots", "CA", "after", "new", "delivery", "none")).wants(t, http.StatusOK, "is saved")
+	b.follow(b.post("/applications/other/restart")).wants(t, http.StatusOK, "Restart an application", "See other")
 	b.post("/applications/new/remove", "name", "new").wants(t, http.StatusUnprocessableEntity, "starts after")
 	b.follow(b.post("/applications/other/remove", "name", "other")).wants(t, http.StatusOK, "is removed")
 	b.get("/slots").wants(t, http.StatusOK, "CA new")

@@ -61,6 +61,7 @@ func jobPage(c *call) error {
 type jobView struct {
 	Job      node.Job
 	Slot     string
+	App      string              // that it restarted
 	Package  *node.Staged        // that it made or imported
 	Keys     []syncpkg.KeyResult // those with trouble first
 	MoreKeys int                 // that are not shown
@@ -71,6 +72,8 @@ func newJobView(j node.Job, staged *node.Staged) jobView {
 	v := jobView{Job: j, Package: staged}
 	if noun, label, _ := strings.Cut(j.Object, "/"); noun == "slot" {
 		v.Slot = label
+	} else if noun == "app" {
+		v.App = label
 	}
 	if j.Report == nil {
 		return v

@@ -136,6 +136,8 @@ func jobWord(kind string) string {
 		return "Import a package"
 	case "activate":
 		return "Activate slots"
+	case "restart":
+		return "Restart an application"
 	}
 	return kind
 }
