@@ -78,3 +78,49 @@ func TestAuditFilter(t *testing.T) {
 		}
 	}
 }
+
+// TestAuditEntry: each entry has a page with what proves it.
+func TestAuditEntry(t *testing.T) {
+	a := newCluster(t, 1)[0]
+	a.administrator(t)
+	b := a.loggedIn(t)
+	first, _ := a.State().EntryAt(1)
+	b.get("/audit/1").wants(t, http.StatusOK, "Cluster founded", "Not signed yet", first.Hash[:4], cluster.ChainStart(a.State().Cluster.ID)[:4])
+	b.get("/audit/99999").wants(t, http.StatusNotFound, "There is no entry 99999")
+	b.get("/audit/x").wants(t, http.StatusBadRequest)
+	b.get("/audit?act=cluster.create&who=root&since=2026-01-01").wants(t, http.StatusOK, "Cluster founded")
+	b.get("/audit?since=x").wants(t, http.StatusBadRequest)
+}
+
+func TestSeal(t *testing.T) {
+	checked := node.AuditStatus{CheckedFrom: 5, CheckedTo: 9}
+	damaged := checked
+	damaged.Damage = "entry 7 does not fit"
+	none := func(uint64) (cluster.Checkpoint, bool, error) { return cluster.Checkpoint{}, false, nil }
+	for _, c := range []struct {
+		status node.AuditStatus
+		seq    uint64
+		cover  covering
+		want   string
+	}{
+		{checked, 7, coveringOf(nil), "Signed"}, {checked, 7, none, "Not signed yet"}, {checked, 7, coveringOf(http.ErrBodyNotAllowed), "Signature does not hold"},
+		{checked, 4, coveringOf(nil), "Not checked yet"}, {checked, 10, coveringOf(nil), "Not checked yet"}, {damaged, 7, coveringOf(nil), "Not proved"},
+	} {
+		if got := newSeal(c.status, c.seq, c.cover).Mark.Word; got != c.want {
+			t.Errorf("entry %d: %s, want %s", c.seq, got, c.want)
+		}
+	}
+}
+
+func TestAuditProblems(t *testing.T) {
+	v := plainSituation(1, 1, 0)
+	if list := v.auditProblems(); len(list) != 0 {
+		t.Errorf("where all is well: %+v", list)
+	}
+	v.Audit = node.AuditStatus{Damage: "entry 7 does not fit", Alerts: 2, Syslog: node.SyslogStatus{Address: "log:6514", Error: "connection refused", Waiting: 1}}
+	list := v.auditProblems()
+	if len(list) != 3 || list[0].Severity != bad || list[0].Text != "Entry 7 does not fit." || list[1].Text != "2 policy violations in the last 24 hours." || list[1].Path != "/audit?alerts=1" ||
+		!strings.Contains(list[2].Text, "log:6514 does not take") || !strings.Contains(list[2].Remedy, "one entry waits") {
+		t.Errorf("%+v", list)
+	}
+}
