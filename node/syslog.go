@@ -290,7 +290,7 @@ func (f *syslogFlight) advance(now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Seq, err)
 		}
-		f.conn.SetWriteDeadline(now.Add(f.y.patient))
+		f.conn.SetWriteDeadline(time.Now().Add(f.y.patient)) // of this one: many take longer
 		if _, err := f.conn.Write(syslogFrame(message)); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func newTestSyslog(t testing.TB, s *syslogSink) *Syslog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y.settle, y.patient, y.retry = 150*time.Millisecond, time.Second, 20*time.Millisecond
+	y.settle, y.patient, y.retry = 150*time.Millisecond, 10*time.Second, 20*time.Millisecond
 	return y
 }
 
