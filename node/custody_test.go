@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 )
@@ -69,20 +70,51 @@ func everywhere(result string, members ...*Member) map[string]string {
 	return m
 }
 
+// together lets custodians come again for as long as it takes: on a slow machine a leader is lost in the
+// middle now and then, which is told them, and their shares are spent.
+func together(t testing.TB, done func() bool, again func()) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range 10 {
+		for range 50 { // what was done may not be known here yet
+			if done() {
+				return
+			}
+			<-tick.C
+		}
+		again()
+	}
+	if !done() {
+		t.Error("not done, however often they came")
+	}
+}
+
+// shared tells whether a node knows that the tokens of some have a generation.
+func shared(m *Member, on []*Member, label string, generation int) bool {
+	for _, o := range on {
+		seat := m.State().Slots[label].Seats[o.Name()]
+		if seat.Mode != cluster.Shared || seat.Generation != generation || seat.Next != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func openEverywhere(t testing.TB, members []*Member, label string) bool {
+	for _, m := range members {
+		if stateOf(t, m, label) != cluster.Active {
+			return false
+		}
+	}
+	return true
+}
+
 // sharedEverywhere waits until all nodes know that all tokens have a generation.
 func sharedEverywhere(t testing.TB, members []*Member, label string, generation int) {
 	t.Helper()
 	for _, m := range members {
-		eventually(t, m.Name()+" sees the shared code everywhere", func() bool {
-			slot := m.State().Slots[label]
-			for _, o := range members {
-				seat := slot.Seats[o.Name()]
-				if seat.Mode != cluster.Shared || seat.Generation != generation || seat.Next != 0 {
-					return false
-				}
-			}
-			return true
-		})
+		eventually(t, m.Name()+" sees the shared code everywhere", func() bool { return shared(m, members, label, generation) })
 	}
 }
 
@@ -117,12 +149,14 @@ func TestShared(t *testing.T) {
 	if !strings.Contains(again[0].Detail, "1 of 2") || !strings.Contains(again[0].Detail, "already") {
 		t.Errorf("the same person twice: %+v", again)
 	}
-	wantResults(t, come(t, c, "clara"), everywhere(Changed, members...))
+	come(t, c, "clara")
+	together(t, func() bool { return shared(a, members, "vault", 1) }, func() { come(t, a, "anna"); come(t, c, "clara") })
 	sharedEverywhere(t, members, "vault", 1)
 
 	closeAll(t, members, "vault")
 	wantResults(t, come(t, b, "berta"), everywhere(Waits, members...))
-	wantResults(t, come(t, c, "clara"), everywhere(Opened, members...))
+	come(t, c, "clara")
+	together(t, func() bool { return openEverywhere(t, members, "vault") }, func() { come(t, b, "berta"); come(t, c, "clara") })
 	for _, m := range members {
 		if stateOf(t, m, "vault") != cluster.Active {
 			t.Errorf("the slot is not open on %s", m.Name())
@@ -138,7 +172,7 @@ func TestShared(t *testing.T) {
 		t.Errorf("anna gave something: %+v", list)
 	}
 	wantResults(t, come(t, a, "anna", request), everywhere(Waits, b))
-	wantResults(t, come(t, a, "clara", request), everywhere(Changed, b))
+	come(t, a, "clara", request)
 	eventually(t, "the custodians are others", func() bool {
 		p, _ := a.State().Slots["vault"].Newest()
 		return slices.Equal(p.Holders(), []string{"berta", "dora"}) && p.Generation == 1
@@ -148,7 +182,8 @@ func TestShared(t *testing.T) {
 		t.Errorf("anna is no custodian any more: %+v", list)
 	}
 	wantResults(t, come(t, a, "berta"), everywhere(Waits, members...))
-	wantResults(t, come(t, a, "dora"), everywhere(Opened, members...))
+	come(t, a, "dora")
+	together(t, func() bool { return openEverywhere(t, members, "vault") }, func() { come(t, a, "berta"); come(t, a, "dora") })
 
 	// The code is changed while node3 is away. It comes back, and takes it.
 	cfg := c.node.cfg
@@ -163,6 +198,7 @@ func TestShared(t *testing.T) {
 		t.Errorf("%+v", away)
 	}
 	come(t, a, "dora")
+	together(t, func() bool { return shared(a, members[:2], "vault", 2) }, func() { come(t, a, "berta"); come(t, a, "dora") })
 	sharedEverywhere(t, members[:2], "vault", 2)
 	if n := len(a.State().Slots["vault"].Custody); n != 2 {
 		t.Errorf("%d generations, with node3 on the old one", n)
@@ -177,6 +213,7 @@ func TestShared(t *testing.T) {
 	})
 	come(t, b, "berta")
 	come(t, b, "dora")
+	together(t, func() bool { return shared(b, members, "vault", 2) }, func() { come(t, b, "berta"); come(t, b, "dora") })
 	sharedEverywhere(t, members, "vault", 2)
 	if n := len(a.State().Slots["vault"].Custody); n != 1 {
 		t.Errorf("%d generations, with nobody on the old one", n)
