@@ -98,6 +98,10 @@ func badInput(t *testing.T, d *testDemo) {
 		{"an app with a path", "", "command", []string{"apps", "add", "ejbca", "--slot", "demo-ca", "--command", "../../bin/sh"}},
 		{"an audit trail of no day", "", "neither a day", []string{"audit", "export", "--since", "yesterday", "-o", filepath.Join(dir, "x")}},
 		{"an audit trail without a file", "", "output", []string{"audit", "export"}},
+		{"a code that all can read", "", "0440", []string{"apps", "add", "ejbca", "--slot", "demo-ca", "--codes", "file", "--mode", "0444"}},
+		{"an app after one that is not", "", "nginx", []string{"apps", "add", "ejbca", "--slot", "demo-ca", "--after", "nginx"}},
+		{"two ways to restart an app", "", "webhook", []string{"apps", "add", "ejbca", "--slot", "demo-ca", "--unit", "x.service", "--webhook", "x"}},
+		{"an app that is not there", "", "ejbca", []string{"apps", "show", "ejbca"}},
 		{"no such app", "", "ejbca", []string{"apps", "restart", "ejbca"}},
 	} {
 		out, err := d.keyferry(0, c.in, c.args...)
