@@ -238,7 +238,7 @@ func (y *Syslog) stream(ctx context.Context) error {
 	defer stop()
 	y.connected.Store(true)
 	defer y.connected.Store(false)
-	flight := &syslogFlight{y: y, conn: conn, counted: counted}
+	flight := &syslogFlight{ctx: ctx, y: y, conn: conn, counted: counted}
 	for {
 		if err := flight.advance(time.Now()); err != nil {
 			return err
@@ -261,6 +261,7 @@ func (y *Syslog) stream(ctx context.Context) error {
 
 // syslogFlight is what was sent over one connection and is not confirmed.
 type syslogFlight struct {
+	ctx     context.Context
 	y       *Syslog
 	conn    *tls.Conn
 	counted *countedConn
@@ -291,6 +292,9 @@ func (f *syslogFlight) advance(now time.Time) error {
 			return fmt.Errorf("entry %d: %w", e.Seq, err)
 		}
 		f.conn.SetWriteDeadline(time.Now().Add(f.y.patient)) // of this one: many take longer
+		if err := f.ctx.Err(); err != nil {                  // after the deadline, which the end of ctx changes
+			return err
+		}
 		if _, err := f.conn.Write(syslogFrame(message)); err != nil {
 			return err
 		}
