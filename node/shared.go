@@ -154,6 +154,7 @@ func (s *Slots) toShared(ctx context.Context, t *seat, p cluster.Split, old, cod
 	if err := s.settleShared(t, p.Generation); err != nil {
 		return err
 	}
+	s.m.node.cfg.Fault("code: stored")
 	s.mu.Lock()
 	open := t.open
 	s.mu.Unlock()
@@ -162,6 +163,7 @@ func (s *Slots) toShared(ctx context.Context, t *seat, p cluster.Split, old, cod
 			return err
 		}
 	}
+	s.m.Apps.codeChanged(ctx, rec.Slot)
 	return s.tell(ctx, t)
 }
 
