@@ -247,6 +247,9 @@ func (c *RemoveFactor) apply(s *State, m Meta) error {
 	if !found {
 		return errorf(NotFound, "the account %q has no such %s", c.Name, c.Factor)
 	}
+	if c.Factor != FactorTOTP { // a stolen device may be logged in
+		a.SessionEpoch++
+	}
 	s.Accounts = with(s.Accounts, c.Name, a)
 	return nil
 }

@@ -111,7 +111,7 @@ func TestFactorsComeAndGo(t *testing.T) {
 		step{"node1", anna, &RemoveFactor{Name: "anna", Factor: FactorCertificate, ID: testCertificate(1).Fingerprint}},
 		step{"node1", as("berta"), &UnlockAccount{Name: "anna"}}, step{"node1", as("berta"), &EndSessions{Name: "anna"}})
 	a = s.Accounts["anna"]
-	if a.Passkeys != nil || a.Certificates != nil || a.Locks != nil || a.SessionEpoch != 2 || len(a.TOTP.Sealed) > 0 {
+	if a.Passkeys != nil || a.Certificates != nil || a.Locks != nil || a.SessionEpoch != 4 || len(a.TOTP.Sealed) > 0 {
 		t.Errorf("after all: %+v", a)
 	}
 }

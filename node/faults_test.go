@@ -163,6 +163,13 @@ func TestRestartCommands(t *testing.T) {
 			t.Errorf("%s: %v", a.name, err)
 		}
 	}
+	unit := cluster.App{Name: "unit", Slots: []string{}, Nodes: []string{"node2"}, Restart: cluster.Restart{Kind: cluster.RestartSystemd, Target: "poweroff.target"}}
+	if err := b.Apps.Put(t.Context(), console, unit); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Apps.Restart(t.Context(), console, "unit"); err == nil || !strings.Contains(err.Error(), "restart_units") {
+		t.Errorf("a unit that the configuration does not name: %v", err)
+	}
 	evil := cluster.App{Name: "evil", Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "../../bin/sh"}}
 	if err := b.Apps.Put(t.Context(), console, evil); err == nil {
 		t.Error("a path was taken for a command")

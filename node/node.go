@@ -31,7 +31,8 @@ type Config struct {
 	Modules     []ModuleConfig
 	AdminModule string // which module holds the admin token; the first one when empty
 	Seal        SealConfig
-	RestartDir  string // commands that restart applications
+	RestartDir  string   // commands that restart applications
+	Units       []string // systemd units that may be restarted as applications
 	Syslog      SyslogConfig
 	CodesDir    string // codes for applications; on a file system in memory
 	Kubernetes  []KubernetesConfig

@@ -219,9 +219,18 @@ func TestProtectCutOff(t *testing.T) {
 						}
 					})
 				}()
+				if err := os.WriteFile(filepath.Join(dir, ".new-cut"), key, 0o600); err != nil { // killed while it wrote
+					t.Fatal(err)
+				}
 				again, err := openNodeKey(dir, SealConfig{})
 				if err != nil {
 					t.Fatal(err)
+				}
+				if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); left != nil {
+					t.Errorf("left: %v", left)
+				}
+				if _, err := os.Stat(filepath.Join(dir, wipedFile)); err == nil {
+					t.Error("the plain key is still there, sealed or not")
 				}
 				if again.Where().Sealed != "" {
 					if err := again.unseal([]byte(testPassphrase)); err != nil {

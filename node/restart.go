@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,6 +49,9 @@ func (a *Apps) restartBy(ctx context.Context, app cluster.App, reason string) er
 	case cluster.RestartCommand:
 		return a.runCommand(ctx, app)
 	case cluster.RestartSystemd:
+		if !slices.Contains(a.m.node.cfg.Units, app.Restart.Target) {
+			return fmt.Errorf("the configuration of node %s does not let unit %s be restarted: root has to add it to restart_units there", a.m.Name(), app.Restart.Target)
+		}
 		return restartUnit(ctx, app.Restart.Target)
 	case cluster.RestartKubernetes:
 		return a.rollOut(ctx, app.Restart.Target)

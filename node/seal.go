@@ -66,6 +66,9 @@ const (
 // openNodeKey finds the node key, or makes the first one. A key that does not open leaves the node sealed.
 func openNodeKey(dir string, cfg SealConfig) (*nodeKey, error) {
 	k := &nodeKey{dir: dir, cfg: cfg}
+	if err := k.sweep(); err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
 	key, err := os.ReadFile(k.path(keyFile))
 	switch {
 	case err == nil:
@@ -88,6 +91,24 @@ func openNodeKey(dir string, cfg SealConfig) (*nodeKey, error) {
 	k.by, k.asked = kept.Protector, true
 	k.why = k.openAlone(kept)
 	return k, nil
+}
+
+// sweep wipes what a switch of protectors that was cut off may have left: a key being written, and the plain
+// key that another form has replaced, which was proved before.
+func (k *nodeKey) sweep() error {
+	left, err := filepath.Glob(k.path(tempPattern))
+	if err != nil {
+		return err
+	}
+	if _, err := readKept(k.path(sealedFile)); err == nil {
+		left = append(left, k.path(wipedFile))
+	}
+	for _, path := range left {
+		if err := wipeFile(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openAlone opens the node key with what the machine has: its TPM, or a file with the passphrase.
@@ -120,7 +141,7 @@ func (k *nodeKey) openKept(kept keptKey, passphrase []byte) error {
 		return err
 	}
 	k.why = nil
-	return wipeFile(k.path(wipedFile)) // of a switch that was cut off
+	return nil
 }
 
 // use takes a key over.
@@ -201,9 +222,12 @@ func (k *nodeKey) Where() Sealing {
 	return s
 }
 
+// tempPattern names files that are being written.
+const tempPattern = ".new-*"
+
 // writeFile writes a file whole and durably, or not at all.
 func writeFile(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // created with mode 0600
+	tmp, err := os.CreateTemp(filepath.Dir(path), tempPattern) // created with mode 0600
 	if err != nil {
 		return err
 	}

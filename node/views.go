@@ -30,6 +30,7 @@ func (id *Identity) ClusterName() string {
 // RestartTargets are what root has named in the node's configuration for restarts of applications.
 type RestartTargets struct {
 	Dir        string // of commands; empty when there is none
+	Units      []string
 	Codes      string // directory of the files with codes
 	Kubernetes []string
 	Webhooks   []string
@@ -37,7 +38,7 @@ type RestartTargets struct {
 
 // RestartTargets says by which names applications can be restarted on this node.
 func (n *Node) RestartTargets() RestartTargets {
-	t := RestartTargets{Dir: n.cfg.RestartDir, Codes: n.cfg.CodesDir}
+	t := RestartTargets{Dir: n.cfg.RestartDir, Units: n.cfg.Units, Codes: n.cfg.CodesDir}
 	for _, k := range n.cfg.Kubernetes {
 		t.Kubernetes = append(t.Kubernetes, k.Name)
 	}

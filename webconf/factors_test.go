@@ -225,7 +225,9 @@ func TestClientCertificates(t *testing.T) {
 	a.unhurried()
 	b.get(path).wants(t, http.StatusOK, "Remove the certificate", "You can no longer log in with it")
 	b.follow(b.post(path, "password", testPassword)).wants(t, http.StatusOK, "can no longer log you in")
-	c.post("/logout")
+	if r := c.get("/account"); r.status != http.StatusSeeOther {
+		t.Errorf("a session that the certificate began goes on: %d", r.status)
+	}
 	c.post("/login/certificate").wants(t, http.StatusConflict, "not registered for an account")
 }
 

@@ -181,6 +181,9 @@ func removeOwnFactor(c *call) error {
 	if err := c.m.Accounts.RemoveFactor(c.Request().Context(), c.actor, c.actor.Name, d.factor, d.id); err != nil {
 		return err
 	}
+	if err := c.renewSession(); err != nil { // all others have ended, those of a lost device among them
+		return err
+	}
 	return c.done("/account", "The "+d.what+" can no longer log you in.")
 }
 

@@ -106,7 +106,7 @@ func plainPages(v *situation, text string) []page {
 		f := failed("remove", text)
 		data := newApplicationView(v, &a, f)
 		data.Files = []node.CodeFile{{Slot: text, Path: text, URI: text, There: true}, {Slot: "b", URI: text, Problem: text}}
-		data.Targets = node.RestartTargets{Dir: text, Codes: text, Kubernetes: []string{text}, Webhooks: []string{text}}
+		data.Targets = node.RestartTargets{Dir: text, Units: []string{text}, Codes: text, Kubernetes: []string{text}, Webhooks: []string{text}}
 		list = append(list, page{Name: "application", Title: name, Nav: "/applications", Form: f, Data: data})
 		break
 	}

@@ -21,12 +21,13 @@ import (
 // config is the daemon's configuration file (TOML). Unknown settings are errors, so that a mistyped one
 // is not taken for its default.
 type config struct {
-	Name       string `toml:"name" comment:"of this node in the cluster: letters a-z, digits and hyphens"`
-	DataDir    string `toml:"data_dir" comment:"where the node keeps its own data"`
-	Socket     string `toml:"socket" comment:"Unix socket for the command line"`
-	RestartDir string `toml:"restart_dir,omitempty" comment:"commands that restart applications; only root should be able to write here"`
-	CodesDir   string `toml:"codes_dir,omitempty" comment:"codes for applications that get them in files; on a tmpfs or ramfs, for this node alone"`
-	LogLevel   string `toml:"log_level,omitempty" comment:"debug, info, warn or error"`
+	Name       string   `toml:"name" comment:"of this node in the cluster: letters a-z, digits and hyphens"`
+	DataDir    string   `toml:"data_dir" comment:"where the node keeps its own data"`
+	Socket     string   `toml:"socket" comment:"Unix socket for the command line"`
+	RestartDir string   `toml:"restart_dir,omitempty" comment:"commands that restart applications; only root should be able to write here"`
+	Units      []string `toml:"restart_units,omitempty" comment:"systemd units that may be restarted as applications, such as wildfly.service"`
+	CodesDir   string   `toml:"codes_dir,omitempty" comment:"codes for applications that get them in files; on a tmpfs or ramfs, for this node alone"`
+	LogLevel   string   `toml:"log_level,omitempty" comment:"debug, info, warn or error"`
 
 	Peer struct {
 		Listen  string `toml:"listen" comment:"host:port where other nodes connect"`
@@ -222,7 +223,7 @@ const defaultCodes = "/run/keyferry/codes"
 func (c *config) node() node.Config {
 	n := node.Config{
 		Name: c.Name, Dir: c.DataDir, Version: version(), PeerListen: c.Peer.Listen, PeerAddress: c.Peer.Address,
-		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, CodesDir: c.CodesDir,
+		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, Units: c.Units, CodesDir: c.CodesDir,
 		Seal: node.SealConfig{PassphraseFile: c.Seal.PassphraseFile, TPM: c.Seal.TPM},
 	}
 	if s := c.Syslog; s != nil {
