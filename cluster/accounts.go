@@ -93,6 +93,14 @@ type PutAccount struct {
 
 func (c *PutAccount) Kind() string { return "account.put" }
 
+// subject is for new accounts, whose password is another one each time.
+func (c *PutAccount) subject() string {
+	if c.New {
+		return c.Name
+	}
+	return ""
+}
+
 func (c *PutAccount) describe() (string, string) {
 	what := "changed, "
 	if c.New {
@@ -215,7 +223,8 @@ type ResetPassword struct {
 	Hash string `json:"hash"`
 }
 
-func (c *ResetPassword) Kind() string { return "account.reset" }
+func (c *ResetPassword) Kind() string    { return "account.reset" }
+func (c *ResetPassword) subject() string { return c.Name }
 func (c *ResetPassword) describe() (string, string) {
 	return "account/" + c.Name, "temporary password; one-time passwords removed"
 }

@@ -268,6 +268,7 @@ func (c *RequestApproval) apply(s *State, m Meta) error {
 	if _, ok := s.Approvals[c.ID]; ok {
 		return errorf(Conflict, "there is an approval %q already", c.ID)
 	}
+	s.replaceRequests(cmd, c.ID, m)
 	if err := s.roomForApproval(m); err != nil {
 		return err
 	}
@@ -282,6 +283,28 @@ func (c *RequestApproval) apply(s *State, m Meta) error {
 	}
 	s.Approvals = with(s.Approvals, a.ID, a)
 	return nil
+}
+
+// A renewed command has random bytes in it, like the hash of a password that was just made, so the same wish
+// is another command each time. Its subject is what it is about, "" where each counts by itself.
+type renewed interface{ subject() string }
+
+// replaceRequests withdraws the asker's own requests for what cmd asks for anew. Else each try would leave one
+// that others could still approve, while its author has only the newest password or code.
+func (s *State) replaceRequests(cmd Command, by string, m Meta) {
+	r, ok := cmd.(renewed)
+	if !ok || r.subject() == "" {
+		return
+	}
+	for _, id := range sorted(s.Approvals) {
+		a := s.Approvals[id]
+		if a.Kind != cmd.Kind() || a.StateAt(m.Time) != ApprovalWaiting || !s.sameAsker(a, m.Actor, m.Node) {
+			continue
+		}
+		if old, err := decodeCommand(a.Kind, a.Data); err == nil && old.(renewed).subject() == r.subject() {
+			s.endApproval(a, m, ApprovalWithdrawn, "withdrawn by "+m.Actor.String()+", who asked anew with "+by)
+		}
+	}
 }
 
 // actName is what the trail calls a command or act; policyAct what a policy calls it.

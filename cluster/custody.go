@@ -187,6 +187,7 @@ type PutSplit struct {
 
 func (c *PutSplit) Kind() string { return "custody.put" }
 
+func (c *PutSplit) subject() string { return c.Slot }
 func (c *PutSplit) describe() (string, string) {
 	p := c.Split
 	return "slot/" + c.Slot, "generation " + strconv.Itoa(p.Generation) + ", " + strconv.Itoa(p.Threshold) + " of " + strings.Join(p.Holders(), ", ")

@@ -106,7 +106,7 @@ func founding() []step {
 // admission lets a node in.
 func admission(name string, n int) []step {
 	return []step{
-		{"node1", anna, &AddInvite{Hash: testInvite(n), Expires: epoch.Add(time.Hour)}},
+		{"node1", anna, &AddInvite{Hash: testInvite(n), Seconds: 3600}},
 		{"node1", daemon1, &AdmitNode{Invite: testInvite(n), Node: testNode(name)}},
 		{name, Actor{ByNode, name}, &ConnectNode{Status: Connected}},
 	}
@@ -119,7 +119,7 @@ func history() []step {
 	steps = append(steps, admission("node3", 3)...)
 	steps = append(steps, factorHistory()...)
 	steps = append(steps,
-		step{"node1", anna, &AddInvite{Hash: testInvite(4), Node: "node4", Expires: epoch.Add(time.Hour)}},
+		step{"node1", anna, &AddInvite{Hash: testInvite(4), Node: "node4", Seconds: 3600}},
 		step{"node1", anna, &SetTrust{Trusting: "node3", Trusted: "node2"}},
 		step{"node1", anna, &PutSeat{Slot: "payments", Seat: testSeat("100")}},
 		step{"node2", anna, &PutSeat{Slot: "payments", Seat: testSeat("200")}},

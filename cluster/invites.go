@@ -30,15 +30,19 @@ func (s *State) CheckInvite(hash, node, key string, now time.Time) error {
 	return nil
 }
 
-// AddInvite makes a one-time code valid, and clears away those that have expired.
+// AddInvite makes a one-time code valid, and clears away those that have expired. Its life begins when the
+// command is applied: with the last approval, where others have to approve it.
 type AddInvite struct {
-	Hash    string    `json:"hash"`
-	Node    string    `json:"node,omitempty"`
-	Expires time.Time `json:"expires"`
+	Hash    string `json:"hash"`
+	Node    string `json:"node,omitempty"`
+	Seconds int    `json:"seconds"` // how long the code is good
 }
 
 func (c *AddInvite) Kind() string               { return "invite.add" }
 func (c *AddInvite) describe() (string, string) { return inviteName(c.Hash), c.Node }
+
+// subject is none where the code is good for any name: two such codes are for two nodes.
+func (c *AddInvite) subject() string { return c.Node }
 
 func (c *AddInvite) validate() error {
 	if c.Node != "" {
@@ -46,7 +50,7 @@ func (c *AddInvite) validate() error {
 			return err
 		}
 	}
-	return check(checkHash("hash of the one-time code", c.Hash), checkTime("expiry of the one-time code", c.Expires))
+	return check(checkHash("hash of the one-time code", c.Hash), checkRange("the life of the one-time code in seconds", c.Seconds, 1, int(maxInviteLife/time.Second)))
 }
 
 func (c *AddInvite) apply(s *State, m Meta) error {
@@ -63,14 +67,10 @@ func (c *AddInvite) apply(s *State, m Meta) error {
 		return errorf(Conflict, "this one-time code exists already")
 	case member:
 		return errorf(Conflict, "node %q is a member already", c.Node)
-	case !m.Time.Before(c.Expires):
-		return errorf(Expired, "the one-time code would expire before it begins: check the clocks")
-	case c.Expires.Sub(m.Time) > maxInviteLife:
-		return errorf(Invalid, "a one-time code lives at most %s", maxInviteLife)
 	case len(left) >= maxInvites:
 		return errorf(Full, "%d one-time codes are waiting: remove some", len(left))
 	}
-	left[c.Hash] = Invite{Hash: c.Hash, Node: c.Node, Created: m.Time, Expires: c.Expires, By: m.Actor.String()}
+	left[c.Hash] = Invite{Hash: c.Hash, Node: c.Node, Created: m.Time, Expires: m.Time.Add(time.Duration(c.Seconds) * time.Second), By: m.Actor.String()}
 	s.Invites = left
 	return nil
 }

@@ -123,7 +123,7 @@ func TestJoinBodyIsBounded(t *testing.T) {
 // A code is good for one node. (The handler belongs to the caller; the rule belongs to the state.)
 func TestJoinWithUsedCode(t *testing.T) {
 	code, hash := NewJoinCode()
-	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: hash, Expires: epoch.Add(time.Hour)}})...)
+	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: hash, Seconds: 3600}})...)
 	joins := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		hash, err := HashCode(r.FormValue("code"))
 		n := testNode(r.FormValue("node"))

@@ -51,7 +51,7 @@ func TestSetTrust(t *testing.T) {
 }
 
 func TestInviteForOneName(t *testing.T) {
-	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: testInvite(1), Node: "node2", Expires: epoch.Add(time.Hour)}})...)
+	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: testInvite(1), Node: "node2", Seconds: 3600}})...)
 	key := testNode("node2").Key
 	now := epoch.Add(time.Minute)
 	if err := s.CheckInvite(testInvite(1), "node2", key, now); err != nil {
@@ -59,14 +59,14 @@ func TestInviteForOneName(t *testing.T) {
 	}
 	wantCode(t, s.CheckInvite(testInvite(1), "node3", key, now), Denied)
 	wantCode(t, s.CheckInvite(testInvite(2), "node2", key, now), Denied)
-	wantCode(t, s.CheckInvite(testInvite(1), "node2", key, epoch.Add(time.Hour)), Expired)
+	wantCode(t, s.CheckInvite(testInvite(1), "node2", key, epoch.Add(2*time.Hour)), Expired)
 }
 
 // Expired codes are cleared away by the next one.
 func TestInvitesExpire(t *testing.T) {
-	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: testInvite(1), Expires: epoch.Add(time.Minute)}})...)
+	s := play(t, new(State), append(founding(), step{"node1", anna, &AddInvite{Hash: testInvite(1), Seconds: 60}})...)
 	s.Index += 60
-	s = play(t, s, step{"node1", anna, &AddInvite{Hash: testInvite(2), Expires: epoch.Add(time.Hour)}})
+	s = play(t, s, step{"node1", anna, &AddInvite{Hash: testInvite(2), Seconds: 3600}})
 	if got := sorted(s.Invites); !slices.Equal(got, []string{testInvite(2)}) {
 		t.Errorf("invites are %v", got)
 	}
@@ -305,7 +305,7 @@ func TestFull(t *testing.T) {
 		"invites": fill(t, func(s *State) {
 			s.Invites = filled(s.Invites, maxInvites, func(h string) Invite { return Invite{Hash: h, Expires: epoch.Add(time.Hour)} })
 		},
-			step{"node1", anna, &AddInvite{Hash: testInvite(9), Expires: epoch.Add(time.Hour)}}),
+			step{"node1", anna, &AddInvite{Hash: testInvite(9), Seconds: 3600}}),
 		"slots": fill(t, func(s *State) { s.Slots = filled(s.Slots, maxSlots, func(l string) Slot { return Slot{Label: l} }) },
 			step{"node1", anna, &PutSeat{Slot: "tls", Seat: testSeat("101")}}),
 		"keys": fill(t, func(s *State) {

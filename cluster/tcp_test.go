@@ -140,7 +140,7 @@ func TestThreeNodesOverTLS(t *testing.T) {
 		name := fmt.Sprintf("node%d", i)
 		s := newStation(t, f, dir, name, false)
 		_, hash := NewJoinCode()
-		node1.must(t, &AddInvite{Hash: hash, Expires: time.Now().Add(time.Hour)}, anna)
+		node1.must(t, &AddInvite{Hash: hash, Seconds: 3600}, anna)
 		node1.must(t, &AdmitNode{Invite: hash, Node: s.node}, daemon1)
 		s.until(t, func(state *State) bool { _, ok := state.Nodes[name]; return ok })
 		s.must(t, &ConnectNode{Status: Connected}, Actor{ByNode, name})

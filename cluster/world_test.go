@@ -214,7 +214,7 @@ func (w *world) grow(n int) {
 func (w *world) admit(name string) {
 	w.t.Helper()
 	_, hash := NewJoinCode()
-	w.apply("node1", &AddInvite{Hash: hash, Expires: time.Now().Add(time.Hour)}, anna)
+	w.apply("node1", &AddInvite{Hash: hash, Seconds: 3600}, anna)
 	w.apply("node1", &AdmitNode{Invite: hash, Node: testNode(name)}, daemon1)
 }
 

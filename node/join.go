@@ -161,10 +161,10 @@ func joinFailure(address string, err error) error {
 
 // Invite makes a one-time code that lets one node in, and returns it with the fingerprint that the new
 // node's administrator compares. Where others have to approve it first, the invitation comes with the error
-// that says so: it is good once they have.
+// that says so: it is good once they have, and for all of life from then on.
 func (m *Member) Invite(ctx context.Context, actor cluster.Actor, node string, life time.Duration) (Invitation, error) {
 	code, hash := cluster.NewJoinCode()
-	cmd := &cluster.AddInvite{Hash: hash, Node: node, Expires: time.Now().Add(life)}
+	cmd := &cluster.AddInvite{Hash: hash, Node: node, Seconds: int(life / time.Second)}
 	_, applied := m.Cluster.Apply(ctx, cmd, actor)
 	if applied != nil && !errors.Is(applied, cluster.NeedsApproval) {
 		return Invitation{}, applied
@@ -173,7 +173,7 @@ func (m *Member) Invite(ctx context.Context, actor cluster.Actor, node string, l
 	if applied != nil {
 		err = applied
 	}
-	return Invitation{Code: code, Fingerprint: f, Address: m.node.cfg.PeerAddress, Node: node, Expires: cmd.Expires}, err
+	return Invitation{Code: code, Fingerprint: f, Address: m.node.cfg.PeerAddress, Node: node, Expires: m.State().Invites[hash].Expires, Seconds: cmd.Seconds}, err
 }
 
 // Invitation is what the administrator of a new node needs.
@@ -182,7 +182,8 @@ type Invitation struct {
 	Fingerprint string    `json:"fingerprint"`
 	Address     string    `json:"address"`
 	Node        string    `json:"node,omitempty"`
-	Expires     time.Time `json:"expires"`
+	Expires     time.Time `json:"expires,omitzero"` // not known while others have to approve it
+	Seconds     int       `json:"seconds"`          // from the approval on, where it takes one
 }
 
 // Fingerprint is that of the node's TLS certificate.

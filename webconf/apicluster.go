@@ -104,6 +104,12 @@ func apiJoin(c *call) error {
 	})
 }
 
+// An invited answer carries a one-time code, once.
+type invited struct {
+	node.Invitation
+	Waits string `json:"waits,omitempty"` // for whose approval; until then it is good for nothing
+}
+
 func apiInvite(c *call) error {
 	var q struct {
 		Node  string  `json:"node"`
@@ -115,11 +121,17 @@ func apiInvite(c *call) error {
 	if q.Hours <= 0 || q.Hours > maxInviteHours {
 		return invalid("hours must be more than 0 and at most %d", maxInviteHours)
 	}
+	if q.Hours*3600 < 1 {
+		return invalid("an invitation is good for a second at least")
+	}
 	i, err := c.m.Invite(c.Request().Context(), c.actor, q.Node, time.Duration(q.Hours*float64(time.Hour)))
+	if approvalOf(err) != "" {
+		return c.JSON(http.StatusAccepted, invited{i, judge(err).message})
+	}
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, i)
+	return c.JSON(http.StatusOK, invited{Invitation: i})
 }
 
 // apiFirstCode makes a new one-time code for the first administrator.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
@@ -100,6 +101,7 @@ func TestApprovals(t *testing.T) {
 	}
 	apiApprovalsTest(t, a, newSocket(t, a.web), bob)
 	passwordsThatWait(t, a, alice, bob)
+	invitationThatWaits(t, a, newSocket(t, a.web), alice, bob)
 }
 
 // apiApprovalsTest asks for approval at the console, which can never approve.
@@ -159,5 +161,40 @@ func passwordsThatWait(t *testing.T, a *appliance, alice, bob *browser) {
 	bob.follow(bob.approves(request)).wants(t, http.StatusOK, "Done")
 	if r := a.browser(t).post("/login", "name", "dora", "password", password); r.status != http.StatusSeeOther {
 		t.Errorf("the approved password: %d %s", r.status, r.text())
+	}
+}
+
+// invitationThatWaits: the code is in the one answer that there is, and its life begins with the approval.
+func invitationThatWaits(t *testing.T, a *appliance, s *socket, alice, bob *browser) {
+	t.Helper()
+	if err := a.Approvals.SetPolicy(t.Context(), root, "invite.add", 1, cluster.SecurityOfficer); err != nil {
+		t.Fatal(err)
+	}
+	alice.post("/cluster/invitations", "node", "node8", "hours", "2").wants(t, http.StatusOK, "good for 2 h once it is approved", "Until then the code is good for nothing.")
+	var first, i invited
+	s.ask(post, "/cluster/invitations", map[string]any{"node": "node9", "hours": 3}, http.StatusAccepted, &first)
+	s.ask(post, "/cluster/invitations", map[string]any{"node": "node9", "hours": 3}, http.StatusAccepted, &i)
+	if i.Code == "" || i.Fingerprint == "" || !i.Expires.IsZero() || i.Seconds != 3*3600 || !strings.Contains(i.Waits, "1 person") {
+		t.Errorf("the invitation is %+v", i)
+	}
+	hash, err := cluster.HashCode(i.Code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := a.State().Invites[hash]; ok {
+		t.Fatal("the invitation is good before it is approved")
+	}
+	var waiting []string
+	for _, v := range a.Approvals.List(root) {
+		if v.Act == "invite.add" && v.Detail == "node9" && v.State == cluster.ApprovalWaiting {
+			waiting = append(waiting, v.ID)
+		}
+	}
+	if len(waiting) != 1 {
+		t.Fatalf("%d requests wait for one invitation", len(waiting))
+	}
+	bob.follow(bob.approves("/approvals/"+waiting[0])).wants(t, http.StatusOK, "Done")
+	if made := a.State().Invites[hash]; made.Expires.Sub(made.Created) != 3*time.Hour {
+		t.Errorf("approved, the invitation is %+v", made)
 	}
 }

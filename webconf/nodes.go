@@ -33,6 +33,9 @@ type clusterView struct {
 // Tolerates is how many voters may fail before nothing can be changed.
 func (v clusterView) Tolerates() int { return max(0, v.Voters-v.Needed) }
 
+// Life is how long the invitation is good once it is approved.
+func (v clusterView) Life() string { return span(time.Duration(v.Invitation.Seconds) * time.Second) }
+
 // A nodeRow is one node of the cluster.
 type nodeRow struct {
 	cluster.Node

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -209,15 +210,26 @@ func (a *app) clusterCommand() *cobra.Command {
 			if len(args) == 1 {
 				q["node"] = args[0]
 			}
-			i, err := post[node.Invitation](c.Context(), a.client(), "/cluster/invitations", q)
+			i, err := post[struct {
+				node.Invitation
+				Waits string `json:"waits,omitempty"`
+			}](c.Context(), a.client(), "/cluster/invitations", q)
 			if err != nil {
 				return err
 			}
-			return a.print(i, func(row func(...any)) {
+			err = a.print(i, func(row func(...any)) {
 				row("On the new node run", "keyferry join --address "+i.Address+" --fingerprint "+i.Fingerprint)
 				row("One-time code", i.Code)
-				row("Good for", cmp.Or(i.Node, "any name")+", until "+i.Expires.UTC().Format(time.RFC3339))
+				until := "until " + i.Expires.UTC().Format(time.RFC3339)
+				if i.Waits != "" {
+					until = fmt.Sprintf("for %s once it is approved", time.Duration(i.Seconds)*time.Second)
+				}
+				row("Good for", cmp.Or(i.Node, "any name")+", "+until)
 			})
+			if err == nil && i.Waits != "" { // not done yet, so no success
+				return errors.New(i.Waits)
+			}
+			return err
 		},
 	}
 	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
