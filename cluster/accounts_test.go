@@ -118,7 +118,7 @@ func TestCommandsOfOneSlot(t *testing.T) {
 		{&BeginAct{ID: "act-9", Act: "module.reload", Object: "module/x", Permission: MayManageSlots}, false},
 		{&PutSeat{Slot: "payments", Seat: testSeat("100")}, true},
 		{&PutSeat{Slot: "tls", Seat: testSeat("101")}, false},
-		{&RemoveSeat{Slot: "payments", Node: "node1"}, true},
+		{&RemoveSeat{Slot: "payments", Node: "node1", GiveUp: true}, true},
 		{&RecordPackage{Package: testPackage("pkg-2", "node2")}, true},
 	} {
 		if _, err := try(t, s, step{"node1", as("co"), c.cmd}); (err == nil) != c.want {
@@ -133,7 +133,7 @@ func TestRolesEndWithTheSlot(t *testing.T) {
 	s := play(t, new(State), history()...)
 	s = play(t, s, step{"node1", anna, &PutSeat{Slot: "tls", Seat: testSeat("101")}},
 		person("both", RoleGrant{Role: CryptoUser, Slots: []string{"payments", "tls"}}),
-		step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1"}}, step{"node1", anna, &RemoveNode{Node: "node2"}})
+		step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1", GiveUp: true}}, step{"node1", anna, &RemoveNode{Node: "node2", GiveUp: true}})
 	if _, ok := s.Slots["payments"]; ok {
 		t.Fatal("the slot is left")
 	}

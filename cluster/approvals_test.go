@@ -24,7 +24,7 @@ func underPolicy(t testing.TB, more ...step) *State {
 	return play(t, new(State), append(steps, more...)...)
 }
 
-var removal = &RemoveNode{Node: "node2"}
+var removal = &RemoveNode{Node: "node2", GiveUp: true}
 
 // asked is underPolicy with a request for removal as approval "a".
 func asked(t testing.TB) *State { return underPolicy(t, asks("a", "node1", anna, removal)) }

@@ -172,8 +172,9 @@ func (c *PutCustodian) apply(s *State, m Meta) error {
 		return errorf(Conflict, "the custodian key was replaced meanwhile")
 	}
 	old.Sealed, old.Changed = c.Sealed, m.Time
+	before := *s
 	s.Custodians = with(s.Custodians, c.Account, old)
-	return nil
+	return s.keepsCustodians(&before, c.Account) // no custodian alone destroys what others guard with them
 }
 
 // PutSplit publishes a split: of a new secret (the next generation), or of the same secret to other
@@ -311,6 +312,24 @@ func (s *Slot) leaves(node string) {
 	s.Custody = append(slices.Clone(s.Custody[:len(s.Custody)-1]), p)
 }
 
+// keepsShared refuses to forget a node's token while its code is that of custodians: without the split
+// nobody could ever rebuild it. giveUp says that its keys are given up.
+func (s *State) keepsShared(label, node string, giveUp bool) error {
+	seat, ok := s.Slots[label].Seats[node]
+	if !ok || giveUp || seat.Mode != Shared && seat.Next == 0 {
+		return nil
+	}
+	return errorf(Conflict, "the token of node %q in slot %q has a code that only its custodians can rebuild, from what the cluster keeps: let it leave shared mode first, or say that the keys in it are given up", node, label)
+}
+
+// givenUp is the detail of a removal with giveUp.
+func givenUp(giveUp bool) string {
+	if giveUp {
+		return "codes that custodians share are given up"
+	}
+	return ""
+}
+
 // RemoveSplit takes back the newest split, as long as no token has taken its code from it.
 type RemoveSplit struct {
 	Slot  string `json:"slot"`
@@ -349,7 +368,7 @@ func (s *State) keepsCustodians(before *State, account string) error {
 	for _, label := range sorted(s.Slots) {
 		for _, p := range s.Slots[label].Custody {
 			if live := s.Live(label, p); live < p.Threshold && before.Live(label, p) >= p.Threshold {
-				return errorf(Conflict, "%q is one of %d custodians of slot %q, and %d are needed to open it: give the slot other custodians first", account, live+1, label, p.Threshold)
+				return errorf(Conflict, "%q is one of %d custodians of slot %q, and %d are needed to open it: a security officer gives the slot other custodians first", account, live+1, label, p.Threshold)
 			}
 		}
 	}

@@ -189,10 +189,45 @@ func TestCustodiansAreKept(t *testing.T) {
 			t.Errorf("%s, and refused: the custodian is gone", name)
 		}
 	}
+	clara := Actor{ByAccount, "clara"}
+	next, err := try(t, s, step{"node1", clara, &PutCustodian{Account: "clara", Key: "key-new", Public: []byte{4, 2}, Sealed: testSealed}})
+	wantCode(t, err, Conflict)
+	if next.Custodians["clara"].Key != "key-clara" {
+		t.Error("a custodian has given up the last share that could be spared")
+	}
+	s = play(t, s, step{"node1", clara, &PutCustodian{Account: "clara", Key: "key-clara", Sealed: testSealed + "AA"}}) // another passphrase takes nothing away
 	// A new account with an old name does not get the old share.
 	s = play(t, s, custodians("dora")...)
 	s = play(t, s, step{"node1", Actor{ByAccount, "dora"}, &PutCustodian{Account: "dora", Key: "key-new", Public: []byte{4, 2}, Sealed: testSealed}})
 	wantCode(t, s.Holds("payments", "dora", p), Conflict)
+}
+
+// A token whose code only custodians can rebuild is not forgotten by the way.
+func TestSharedTokensAreKept(t *testing.T) {
+	s := paidUp(t)
+	s = play(t, s, step{"node1", anna, &PutSplit{Slot: "payments", Split: testSplit(1, 2, "berta", "clara")}})
+	due := play(t, s, step{"node1", anna, &RemoveNode{Node: "node2"}}) // its token still has a code of its own
+	if _, ok := due.Slots["payments"].Seats["node2"]; ok {
+		t.Error("the seat of a removed node is left")
+	}
+	getting := play(t, s, step{"node2", daemon2, &ReportSeat{Slot: "payments", State: Active, Next: 1}})
+	shared := play(t, s, step{"node2", anna, &PutSeat{Slot: "payments", Seat: sharedSeat("200", 1)}})
+	for name, s := range map[string]*State{"shared": shared, "may be shared": getting} {
+		for _, cmd := range []Command{&RemoveNode{Node: "node2"}, &RemoveSeat{Slot: "payments", Node: "node2"}} {
+			next, err := try(t, s, step{"node1", anna, cmd})
+			wantCode(t, err, Conflict)
+			if _, ok := next.Slots["payments"].Generation(1); !ok {
+				t.Errorf("%s, %s refused: the split is gone", name, cmd.Kind())
+			}
+		}
+		for _, cmd := range []Command{&RemoveNode{Node: "node2", GiveUp: true}, &RemoveSeat{Slot: "payments", Node: "node2", GiveUp: true}} {
+			next := play(t, s, step{"node1", anna, cmd})
+			if last := next.Audit[len(next.Audit)-1]; !strings.Contains(last.Detail, "given up") {
+				t.Errorf("%s, %s: the trail says %+v", name, cmd.Kind(), last)
+			}
+		}
+		play(t, s, step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1"}}) // has a code of its own
+	}
 }
 
 func TestPutCustodian(t *testing.T) {

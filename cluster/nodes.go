@@ -241,11 +241,12 @@ func (c *ConnectNode) apply(s *State, m Meta) error {
 // RemoveNode forgets a node: its seats, its inventory, the trust in it and by it. Its name stays in the
 // Nodes of applications, where an empty list would mean all nodes.
 type RemoveNode struct {
-	Node string `json:"node"`
+	Node   string `json:"node"`
+	GiveUp bool   `json:"give_up,omitempty"` // also where its tokens have codes that custodians share: their keys are lost
 }
 
 func (c *RemoveNode) Kind() string               { return "node.remove" }
-func (c *RemoveNode) describe() (string, string) { return "node/" + c.Node, "" }
+func (c *RemoveNode) describe() (string, string) { return "node/" + c.Node, givenUp(c.GiveUp) }
 func (c *RemoveNode) validate() error            { return checkName("node name", c.Node) }
 
 func (c *RemoveNode) apply(s *State, m Meta) error {
@@ -254,6 +255,11 @@ func (c *RemoveNode) apply(s *State, m Meta) error {
 	}
 	if len(s.Nodes) == 1 {
 		return errorf(Conflict, "node %q is the last one of this cluster: reset it instead", c.Node)
+	}
+	for _, label := range sorted(s.Slots) {
+		if err := s.keepsShared(label, c.Node, c.GiveUp); err != nil {
+			return err
+		}
 	}
 	s.Nodes = without(s.Nodes, c.Node)
 	s.removeTrust(c.Node)

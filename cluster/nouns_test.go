@@ -116,7 +116,7 @@ func TestRemoveNode(t *testing.T) {
 	s = play(t, s,
 		step{"node2", anna, &BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}},
 		step{"node2", daemon2, &ReportRun{App: "ejbca", Run: Run{OK: true}}},
-		step{"node1", anna, &RemoveNode{Node: "node2"}})
+		step{"node1", anna, &RemoveNode{Node: "node2", GiveUp: true}})
 	if got := sorted(s.Nodes); !slices.Equal(got, []string{"node1", "node3"}) {
 		t.Errorf("nodes are %v", got)
 	}
@@ -165,7 +165,7 @@ func TestSeats(t *testing.T) {
 	if again := s.Slots["payments"].Seats["node1"]; again.Mode != Manual || again.By != "console/root" || !again.Since.Equal(got.Since) {
 		t.Errorf("seat %+v", again)
 	}
-	s = play(t, s, step{"node3", anna, &RemoveSeat{Slot: "payments", Node: "node1"}}, step{"node3", anna, &RemoveSeat{Slot: "payments", Node: "node2"}})
+	s = play(t, s, step{"node3", anna, &RemoveSeat{Slot: "payments", Node: "node1", GiveUp: true}}, step{"node3", anna, &RemoveSeat{Slot: "payments", Node: "node2", GiveUp: true}})
 	if len(s.Slots) != 0 || len(s.Keys) != 0 {
 		t.Errorf("slots %v, keys %v", s.Slots, s.Keys)
 	}
@@ -237,7 +237,7 @@ func TestAccounts(t *testing.T) {
 // An application keeps the last runs when it is changed, and may keep a slot that is gone by now.
 func TestPutApp(t *testing.T) {
 	s := play(t, new(State), history()...)
-	s = play(t, s, step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1"}}, step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node2"}})
+	s = play(t, s, step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1", GiveUp: true}}, step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node2", GiveUp: true}})
 	app := s.Apps["ejbca"]
 	app.Runs, app.Restart = nil, Restart{RestartCommand, "restart-ejbca"}
 	s = play(t, s, step{"node1", anna, &PutApp{App: app}})

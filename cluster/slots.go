@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Slot is one place for keys, with a token in the HSM of each node that takes part: its seats.
 type Slot struct {
@@ -214,19 +217,27 @@ func (c *SetRotation) apply(s *State, m Meta) error {
 // RemoveSeat forgets what a node has in a slot, and the slot with its last seat. The token itself stays
 // as it is.
 type RemoveSeat struct {
-	Slot string `json:"slot"`
-	Node string `json:"node"`
+	Slot   string `json:"slot"`
+	Node   string `json:"node"`
+	GiveUp bool   `json:"give_up,omitempty"` // also where the token has a code that custodians share: its keys are lost
 }
 
-func (c *RemoveSeat) slot() string               { return c.Slot }
-func (c *RemoveSeat) Kind() string               { return "seat.remove" }
-func (c *RemoveSeat) describe() (string, string) { return "slot/" + c.Slot, "node/" + c.Node }
+func (c *RemoveSeat) slot() string { return c.Slot }
+func (c *RemoveSeat) Kind() string { return "seat.remove" }
+
+func (c *RemoveSeat) describe() (string, string) {
+	return "slot/" + c.Slot, strings.TrimSuffix("node/"+c.Node+": "+givenUp(c.GiveUp), ": ")
+}
+
 func (c *RemoveSeat) validate() error {
 	return check(checkLabel(c.Slot), checkName("node name", c.Node))
 }
 
 func (c *RemoveSeat) apply(s *State, m Meta) error {
 	if _, _, err := s.seat(c.Slot, c.Node); err != nil {
+		return err
+	}
+	if err := s.keepsShared(c.Slot, c.Node, c.GiveUp); err != nil {
 		return err
 	}
 	s.removeSeat(c.Slot, c.Node)

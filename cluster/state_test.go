@@ -97,9 +97,9 @@ func TestStatesAreImmutable(t *testing.T) {
 		states, hashes = append(states, s), append(hashes, s.Hash())
 	}
 	s = play(t, s,
-		step{"node1", anna, &RemoveNode{Node: "node2"}},
+		step{"node1", anna, &RemoveNode{Node: "node2", GiveUp: true}},
 		step{"node1", anna, &RemoveNode{Node: "node3"}},
-		step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1"}},
+		step{"node1", anna, &RemoveSeat{Slot: "payments", Node: "node1", GiveUp: true}},
 		step{"node1", anna, &RemoveApp{Name: "ejbca"}},
 		step{"node1", anna, &RemoveApp{Name: "database"}},
 	)

@@ -187,7 +187,7 @@ func prepareCode(c *call) error {
 
 // setPassphrase makes a person a custodian, or changes the passphrase.
 func setPassphrase(c *call) error {
-	f, err := c.readForm("custodian", "old", "new", "again")
+	f, err := c.readForm("custodian", "old", "new", "again", "password")
 	if err != nil {
 		return err
 	}
@@ -203,6 +203,16 @@ func setPassphrase(c *call) error {
 	case has && f.text("what") == "replace":
 		if f.text("name") != c.actor.Name {
 			f.fail("name", "Enter %s, to confirm that your shares are given up.", c.actor.Name)
+			return showAccount(c, f)
+		}
+		if !c.srv.tries.allow(c.RealIP()) {
+			return errTooFast
+		}
+		// Whoever finds an open session must not be able to give up somebody's shares.
+		if err := c.m.Accounts.Confirm(ctx, c.actor, f.secret("password")); err != nil {
+			if err := f.blame("password", err); err != nil {
+				return err
+			}
 			return showAccount(c, f)
 		}
 		err = c.m.Custody.SetUp(ctx, c.actor, f.code("new"), true)

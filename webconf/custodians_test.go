@@ -36,6 +36,10 @@ func TestCustodianForms(t *testing.T) {
 	b.follow(b.post(account, "new", testPassphrase, "again", testPassphrase)).wants(t, http.StatusOK, "You are a custodian")
 	refused(account, "passphrase is wrong", "old", "not the old one", "new", testPassphrase, "again", testPassphrase)
 	refused(account, "to confirm", "what", "replace", "name", "bob", "new", testPassphrase, "again", testPassphrase)
+	refused(account, "password", "what", "replace", "name", testAccount, "new", testPassphrase, "again", testPassphrase)
+	refused(account, "password is wrong", "what", "replace", "name", testAccount, "password", "not the password", "new", testPassphrase, "again", testPassphrase)
+	b.follow(b.post(account, "old", testPassphrase, "new", "another passphrase", "again", "another passphrase")).wants(t, http.StatusOK, "Your custodian passphrase is changed.")
+	b.follow(b.post(account, "what", "replace", "name", testAccount, "password", testPassword, "new", testPassphrase, "again", testPassphrase)).wants(t, http.StatusOK, "You have a new custodian key.")
 	b.follow(b.post(account, "old", testPassphrase, "new", "another passphrase", "again", "another passphrase")).wants(t, http.StatusOK, "Your custodian passphrase is changed.")
 
 	refused(custody, "at least two custodians", "threshold", "2", "holder", testAccount)
