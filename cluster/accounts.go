@@ -217,7 +217,9 @@ func (c *SetPassword) apply(s *State, m Meta) error {
 }
 
 // ResetPassword gives another's account a temporary password, which has to be changed at the next log in.
-// The secret of the one-time passwords is lost with it: it was sealed under the old password.
+// The secret of the one-time passwords is lost with it: it was sealed under the old password. Locks are
+// lifted: they were of guesses at the old one. Passkeys and certificates stay, and none can be added or
+// removed by whoever logs in with the temporary password.
 type ResetPassword struct {
 	Name string `json:"name"`
 	Hash string `json:"hash"`
@@ -226,7 +228,7 @@ type ResetPassword struct {
 func (c *ResetPassword) Kind() string    { return "account.reset" }
 func (c *ResetPassword) subject() string { return c.Name }
 func (c *ResetPassword) describe() (string, string) {
-	return "account/" + c.Name, "temporary password; one-time passwords removed"
+	return "account/" + c.Name, "temporary password; one-time passwords removed, locks lifted"
 }
 func (c *ResetPassword) validate() error {
 	return check(checkAccountName(c.Name), checkPasswordHash(c.Name, c.Hash))
@@ -240,7 +242,7 @@ func (c *ResetPassword) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) {
 		return errorf(Conflict, "the account %q is the one in use: change its password with the present one", c.Name)
 	}
-	a.Hash, a.MustChange, a.TOTP = c.Hash, true, TOTP{}
+	a.Hash, a.MustChange, a.TOTP, a.Locks = c.Hash, true, TOTP{}, nil
 	s.Accounts = with(s.Accounts, c.Name, a)
 	return nil
 }

@@ -164,8 +164,9 @@ func (s *State) authorizeAccount(name string, p Permission, g grant, slot string
 		return errorf(Denied, "the account %q is disabled", name)
 	case g.everyone:
 		return nil
-	case account.MustChange:
-		return errorf(Denied, "the account %q has a temporary password: its owner has to change it first", name)
+	}
+	if err := account.settled(); err != nil {
+		return err
 	}
 	elsewhere := false
 	for _, has := range account.Roles {

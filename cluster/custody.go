@@ -156,11 +156,8 @@ func (c *PutCustodian) validate() error {
 }
 
 func (c *PutCustodian) apply(s *State, m Meta) error {
-	if m.Actor.Kind != ByAccount || m.Actor.Name != c.Account {
-		return errorf(Denied, "only %q can set the custodian passphrase of %q", c.Account, c.Account)
-	}
-	if _, ok := s.Accounts[c.Account]; !ok {
-		return errorf(NotFound, "there is no account %q", c.Account)
+	if _, err := s.personal(c.Account, m); err != nil {
+		return err
 	}
 	old, exists := s.Custodians[c.Account]
 	switch {

@@ -51,28 +51,46 @@ const (
 	FactorCertificate = "certificate"
 )
 
+// settled refuses what a person with a temporary password must not do: whoever set the password knows it
+// too, and could come back by what is added under it after the password was changed.
+func (a Account) settled() error {
+	if a.MustChange {
+		return errorf(Denied, "the account %q has a temporary password: its owner has to change it first", a.Name)
+	}
+	return nil
+}
+
 // own finds an account for an act that its owner may do, and whoever manages accounts.
 func (s *State) own(name string, m Meta) (Account, error) {
 	a, ok := s.Accounts[name]
 	if !ok {
 		return a, errorf(NotFound, "there is no account %q", name)
 	}
-	if m.Actor.Kind == ByAccount && m.Actor.Name == name {
+	if isOwn(m, name) {
 		return a, nil
 	}
 	return a, Authorize(s, m.Actor, m.Node, MayManageAccounts, "")
 }
 
-// personal finds the account that the actor uses, for what nobody else can do.
+// ownFactors is own for the ways to log in.
+func (s *State) ownFactors(name string, m Meta) (Account, error) {
+	a, err := s.own(name, m)
+	if err == nil && isOwn(m, name) {
+		err = a.settled()
+	}
+	return a, err
+}
+
+// personal finds the account that the actor uses, for what stays and what nobody else can do.
 func (s *State) personal(name string, m Meta) (Account, error) {
 	a, ok := s.Accounts[name]
 	if !ok {
 		return a, errorf(NotFound, "there is no account %q", name)
 	}
-	if m.Actor.Kind != ByAccount || m.Actor.Name != name {
+	if !isOwn(m, name) {
 		return a, errorf(Denied, "only %q can do this, for the account in use", name)
 	}
-	return a, nil
+	return a, a.settled()
 }
 
 // SetTOTP gives the actor's account a generator of one-time passwords. Step is that of the code which
@@ -188,7 +206,7 @@ func (c *AddCertificate) validate() error {
 }
 
 func (c *AddCertificate) apply(s *State, m Meta) error {
-	a, err := s.own(c.Name, m)
+	a, err := s.ownFactors(c.Name, m)
 	if err != nil {
 		return err
 	}
@@ -230,7 +248,7 @@ func (c *RemoveFactor) validate() error {
 }
 
 func (c *RemoveFactor) apply(s *State, m Meta) error {
-	a, err := s.own(c.Name, m)
+	a, err := s.ownFactors(c.Name, m)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (c *Custody) unlock(ctx context.Context, account string, passphrase []byte)
 	}
 	seed, err = c.openKey(ctx, account, custodian, passphrase)
 	if errors.Is(err, errCustodian) {
-		c.m.Accounts.count(custodianTries + account)
+		c.m.Accounts.count(custodianTries+account, "")
 		return "", nil, refusal{err}
 	}
 	if err == nil {

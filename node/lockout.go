@@ -26,17 +26,19 @@ type failures struct {
 	count int
 	until time.Time // no password is looked at before
 	told  bool      // the cluster knows of the lock
+	hash  string    // of the password that they were not
 }
 
 // mayTry counts accounts that there are and accounts that there are not alike.
 func (a *Accounts) mayTry(name string) (until time.Time, ok bool) {
 	lock, listed := a.lock(name)
+	hash := a.m.State().Accounts[name].Hash
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f := a.fails[name]
-	if f.told && !listed { // somebody has lifted it
+	if f.told && !listed || f.hash != hash { // somebody has lifted it, or there is another password
 		delete(a.fails, name)
-		return time.Time{}, true
+		f = failures{}
 	}
 	until = f.until
 	if listed && lock.Until.After(until) { // from before this daemon started
@@ -67,8 +69,9 @@ func (a *Accounts) forgive(name string) {
 // later and elsewhere, so that the time an answer takes does not tell which accounts there are; and names
 // of no account are recorded nowhere, since people type passwords into the wrong field.
 func (a *Accounts) failed(name, from string) {
-	f := a.count(name)
-	if _, known := a.m.State().Accounts[name]; !known {
+	account, known := a.m.State().Accounts[name]
+	f := a.count(name, account.Hash)
+	if !known {
 		return
 	}
 	switch {
@@ -83,14 +86,15 @@ func (a *Accounts) failed(name, from string) {
 	}
 }
 
-// count adds a wrong try. The table is bounded: when strangers fill it, those that wait no more go first.
-func (a *Accounts) count(name string) failures {
+// count adds a wrong try; hash is that of the password, "" where there is none. The table is bounded: when
+// strangers fill it, those that wait no more go first.
+func (a *Accounts) count(name, hash string) failures {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
 	f := a.fails[name]
 	f.count++
-	f.told = false
+	f.told, f.hash = false, hash
 	switch over := f.count - freeTries; {
 	case f.count >= lockAfter:
 		f.until = now.Add(lockTime)

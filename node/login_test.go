@@ -36,7 +36,7 @@ func TestWaits(t *testing.T) {
 		a := newAccounts(nil)
 		var waits []time.Duration
 		for range 12 {
-			f := a.count("x")
+			f := a.count("x", "")
 			waits = append(waits, max(0, time.Until(f.until)))
 		}
 		want := []time.Duration{0, 0, 0, 0, 30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, time.Hour, time.Hour, time.Hour}
@@ -44,7 +44,7 @@ func TestWaits(t *testing.T) {
 			t.Errorf("the waits are %v, want %v", waits, want)
 		}
 		a.forgive("x")
-		if f := a.count("x"); f.count != 1 {
+		if f := a.count("x", ""); f.count != 1 {
 			t.Errorf("after a right password %d wrong ones are counted", f.count)
 		}
 	})
@@ -55,10 +55,10 @@ func TestManyNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccounts(nil)
 		for range lockAfter {
-			a.count("watched")
+			a.count("watched", "")
 		}
 		for i := range 2 * mostFailures {
-			a.count(strings.Repeat("n", i%300) + string(rune('a'+i%26)) + time.Duration(i).String())
+			a.count(strings.Repeat("n", i%300)+string(rune('a'+i%26))+time.Duration(i).String(), "")
 		}
 		if len(a.fails) > mostFailures {
 			t.Errorf("%d names are remembered", len(a.fails))
@@ -77,7 +77,7 @@ func TestLockout(t *testing.T) {
 	a := m.Accounts
 	for _, name := range []string{aliceName, "nobody", "tYpEd=my=Password+here"} {
 		a.mu.Lock()
-		a.fails[name] = failures{count: lockAfter - 1}
+		a.fails[name] = failures{count: lockAfter - 1, hash: m.State().Accounts[name].Hash}
 		a.mu.Unlock()
 		if _, err := a.Login(t.Context(), name, "wrong", "192.0.2.1"); !errors.Is(err, ErrLogin) {
 			t.Errorf("%s: %v", name, err)
@@ -109,13 +109,42 @@ func TestLockout(t *testing.T) {
 		t.Error("a restart has lifted the lock")
 	}
 	a.mu.Lock()
-	a.fails[aliceName] = failures{count: lockAfter, until: time.Now().Add(lockTime), told: true}
+	a.fails[aliceName] = failures{count: lockAfter, until: time.Now().Add(lockTime), told: true, hash: m.State().Accounts[aliceName].Hash}
 	a.mu.Unlock()
 	if err := a.Unlock(t.Context(), console, aliceName); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Login(t.Context(), aliceName, alicePassword, "192.0.2.1"); err != nil {
 		t.Errorf("after the lock was lifted: %v", err)
+	}
+}
+
+// TestNewPasswordIsNotLocked: wrong tries of the old password do not keep a person out who was given another,
+// whether the cluster knows of the lock or only this node.
+func TestNewPasswordIsNotLocked(t *testing.T) {
+	m := newCluster(t, 1)[0]
+	withAlice(t, m)
+	a := m.Accounts
+	for _, told := range []bool{true, false} {
+		until := time.Now().Add(lockTime)
+		if told {
+			if _, err := m.Cluster.Apply(t.Context(), &cluster.ReportLock{Name: aliceName, Tries: lockAfter, Until: until}, m.self()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.mu.Lock()
+		a.fails[aliceName] = failures{count: lockAfter, until: until, told: told, hash: m.State().Accounts[aliceName].Hash}
+		a.mu.Unlock()
+		if _, ok := a.mayTry(aliceName); ok {
+			t.Fatal("the account is not locked")
+		}
+		password, err := a.ResetPassword(t.Context(), console, aliceName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Login(t.Context(), aliceName, password, "192.0.2.1"); err != nil {
+			t.Errorf("told %v: a fresh temporary password: %v", told, err)
+		}
 	}
 }
 

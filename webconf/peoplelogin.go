@@ -8,8 +8,17 @@ import (
 
 func meansPath(name string) string { return personPath(name) + "/login" }
 
-// otherAccount is the account in the path.
+// otherAccount is the account in the path, which is not the one in use: on the page of their own account
+// people enter their password before a way to log in goes, and here they do not.
 func (c *call) otherAccount() (cluster.Account, error) {
+	a, err := c.namedAccount()
+	if err == nil && a.Name == c.actor.Name {
+		err = &cluster.Error{Code: cluster.Conflict, Message: "this is the account in use: how you log in is on the page \"Your account\""}
+	}
+	return a, err
+}
+
+func (c *call) namedAccount() (cluster.Account, error) {
 	name, err := c.segment("name")
 	if err != nil {
 		return cluster.Account{}, err
@@ -23,7 +32,7 @@ func (c *call) otherAccount() (cluster.Account, error) {
 
 // meansPage shows how somebody logs in. One's own is on one's own page.
 func meansPage(c *call) error {
-	a, err := c.otherAccount()
+	a, err := c.namedAccount()
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,7 @@ func plainPages(v *situation, text string) []page {
 		{Name: "application", Title: "New", Nav: "/applications", Form: failed("app", text), Data: newApplicationView(v, nil, failed("app", text))},
 		{Name: "account", Title: "Account", Nav: "/account", Form: failed("password", text), Data: accountView{cluster.Account{Name: "alice", FullName: text, MustChange: true, By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "alice")}},
 		{Name: "account", Title: "Account", Nav: "/account", Form: failed("custodian", text), Data: accountView{cluster.Account{Name: "nobody", By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "nobody")}},
+		{Name: "account", Title: "Account", Nav: "/account", Form: newForm("password", nil), Data: accountView{cluster.Account{Name: "alice", By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "alice")}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
 	list = append(list, auditEntryPages(v, text)...)
