@@ -88,7 +88,7 @@ func TestCodeFileOwner(t *testing.T) {
 		}
 	}
 	if os.Getuid() != 0 {
-		t.Skip("only root can give files away")
+		hsmtest.Missing(t, "the right to give files away (root)")
 	}
 	for _, c2 := range []struct {
 		d        cluster.Delivery
