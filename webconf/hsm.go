@@ -10,10 +10,11 @@ import (
 type hsmView struct {
 	Node    string
 	Modules []node.ModuleView
+	Sealed  string // by what, in words
 }
 
 func hsmPage(c *call) error {
-	v := hsmView{c.m.Name(), c.m.Overview(c.Request().Context())}
+	v := hsmView{c.m.Name(), c.m.Overview(c.Request().Context()), c.m.Node().Sealing().Where}
 	return c.show(page{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: v})
 }
 

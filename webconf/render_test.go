@@ -76,7 +76,7 @@ func failed(name, text string) *form {
 func plainPages(v *situation, text string) []page {
 	list := []page{
 		{Name: "status", Title: "Status", Nav: "/", Data: newStatusView(v)},
-		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{v.Node, modulesOf(v, text)}},
+		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{v.Node, modulesOf(v, text), text}},
 		{Name: "hsm", Title: "HSM overview", Nav: "/hsm", Data: hsmView{Node: v.Node}},
 		{Name: "restart", Title: "Restart forecast", Nav: "/restart", Data: newRestartView(v)},
 		{Name: "custody", Title: "Custody", Nav: "/custody", Data: newCustodyView(v)},
