@@ -105,6 +105,10 @@ func (c *BeginAct) validate() error {
 }
 
 func (c *BeginAct) apply(s *State, m Meta) error {
+	return c.begin(s, m, "")
+}
+
+func (c *BeginAct) begin(s *State, m Meta, alert string) error {
 	if _, ok := s.Acts[c.ID]; ok {
 		return errorf(Conflict, "an act with the id %q is under way already", c.ID)
 	}
@@ -112,7 +116,7 @@ func (c *BeginAct) apply(s *State, m Meta) error {
 		return errorf(Full, "%d acts are under way: wait for some to end", len(s.Acts))
 	}
 	s.Acts = with(s.Acts, c.ID, Act{ID: c.ID, Node: m.Node, Actor: m.Actor, Act: c.Act, Object: c.Object, Started: m.Time})
-	s.record(m, Entry{Act: c.Act, Object: c.Object, Result: Started, Detail: c.Detail, ActID: c.ID})
+	s.record(m, Entry{Act: c.Act, Object: c.Object, Result: Started, Detail: c.Detail, ActID: c.ID, Alert: alert})
 	return nil
 }
 
@@ -143,4 +147,51 @@ func (c *EndAct) apply(s *State, m Meta) error {
 	s.Acts = without(s.Acts, c.ID)
 	s.record(m, Entry{Act: act.Act, Object: act.Object, Result: c.Result, Detail: c.Detail, ActID: c.ID})
 	return nil
+}
+
+// RecordAct is a node's word on an act that has begun on it, or ended: what was done without a quorum, and
+// how any act ended. It was authorized when it began, so the rights that its actor has now, and policies
+// made meanwhile, cannot make it undone: it is recorded as it was, and where the actor may not do it any
+// more, marked for people to look at. The node vouches for who it was, as with RecordNote.
+type RecordAct struct {
+	Actor Actor     `json:"actor"` // whom the entry names
+	Begin *BeginAct `json:"begin,omitempty"`
+	End   *EndAct   `json:"end,omitempty"` // one of the two
+}
+
+func (c *RecordAct) Kind() string { return "act.record" }
+
+func (c *RecordAct) describe() (string, string) {
+	if c.Begin != nil {
+		return c.Begin.describe()
+	}
+	if c.End == nil {
+		return "act", "" // not valid
+	}
+	return c.End.describe()
+}
+
+func (c *RecordAct) validate() error {
+	if (c.Begin == nil) == (c.End == nil) {
+		return errorf(Invalid, "a record of an act has its beginning or its end: one of them")
+	}
+	if c.Begin != nil {
+		return check(c.Actor.validate(), c.Begin.validate())
+	}
+	return check(c.Actor.validate(), c.End.validate())
+}
+
+func (c *RecordAct) apply(s *State, m Meta) error {
+	if c.Actor.Kind == ByNode && c.Actor.Name != m.Node {
+		return errorf(Denied, "node %q cannot speak for node %q", m.Node, c.Actor.Name)
+	}
+	m.Actor = c.Actor
+	if c.End != nil {
+		return c.End.apply(s, m)
+	}
+	alert := ""
+	if Authorize(s, c.Actor, m.Node, c.Begin.Permission, c.Begin.Slot) != nil {
+		alert = AlertDenied
+	}
+	return c.Begin.begin(s, m, alert)
 }

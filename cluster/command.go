@@ -67,6 +67,7 @@ var kinds = map[string]kind{
 	"app.run":         {func() Command { return new(ReportRun) }, 1, MayReport, true},
 	"act.begin":       {func() Command { return new(BeginAct) }, 1, "", true},
 	"act.end":         {func() Command { return new(EndAct) }, 1, MayEndAct, true},
+	"act.record":      {func() Command { return new(RecordAct) }, 1, MayReport, true},
 	"audit.sign":      {func() Command { return new(SignAudit) }, 1, MayReport, true},
 	"note":            {func() Command { return new(RecordNote) }, 1, MayReport, true},
 

@@ -162,6 +162,7 @@ func TestAuthorization(t *testing.T) {
 		"app.run":           {&ReportRun{App: "ejbca", Run: Run{OK: true}}, nodes},
 		"act.begin":         {&BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}, operators},
 		"act.end":           {&EndAct{ID: "act-9", Result: Done}, both},
+		"act.record":        {&RecordAct{Actor: anna, Begin: &BeginAct{ID: "act-3", Act: "slot.activate", Object: "slot/payments", Permission: MayActivate}}, nodes},
 		"audit.sign":        {&SignAudit{Seq: 2, Hash: base.Audit[1].Hash, Statement: "eyJ.c.s"}, nodes},
 		"note":              {&RecordNote{Actor: anna, Act: NoteLogin, Object: "account/anna", Result: Done}, nodes},
 		policySet:           {&SetPolicy{Act: "node.remove", Needs: 1, Role: Auditor}, operators},

@@ -71,14 +71,14 @@ func (a *acts) do(ctx context.Context, act act, f func() error) error {
 
 // end records how an act ended. A record that cannot be made now waits in the outbox.
 func (a *acts) end(id string, actor cluster.Actor, err error) {
-	end := cluster.EndAct{ID: id, Result: resultOf(err)}
+	w := waiting{End: &cluster.EndAct{ID: id, Result: resultOf(err)}, Actor: actor}
 	if err != nil {
-		end.Detail = line(err.Error())
+		w.End.Detail = line(err.Error())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, err := a.m.Cluster.Apply(ctx, &end, actor); err != nil && !errors.Is(err, cluster.NotFound) {
-		a.keep(waiting{End: &end, Actor: actor})
+	if _, err := a.m.Cluster.Apply(ctx, w.command(), a.m.self()); err != nil && !errors.Is(err, cluster.NotFound) {
+		a.keep(w)
 	}
 }
 
@@ -146,17 +146,16 @@ type waiting struct {
 	Begin *cluster.BeginAct   `json:",omitempty"`
 	End   *cluster.EndAct     `json:",omitempty"`
 	Note  *cluster.RecordNote `json:",omitempty"`
-	Actor cluster.Actor
+	Actor cluster.Actor       // of the act
 }
 
+// command is the node's own word, never one of the actor's: what happened cannot be refused afterwards,
+// because they have lost their account or a policy was made.
 func (w waiting) command() cluster.Command {
-	switch {
-	case w.Begin != nil:
-		return w.Begin
-	case w.Note != nil:
+	if w.Note != nil {
 		return w.Note
 	}
-	return w.End
+	return &cluster.RecordAct{Actor: w.Actor, Begin: w.Begin, End: w.End}
 }
 
 // maxWaitingNotes bounds the outbox for notes: whoever tries passwords while there is no quorum must not
@@ -226,12 +225,12 @@ func (a *acts) flushOnce(ctx context.Context) error {
 		if e.w, err = get[waiting](a.m.node.store, bucketOutbox, e.key); err != nil {
 			return err
 		}
-		_, err := a.m.Cluster.Apply(ctx, e.w.command(), e.w.Actor)
+		_, err := a.m.Cluster.Apply(ctx, e.w.command(), a.m.self())
 		switch {
-		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound), errors.Is(err, cluster.Denied), errors.Is(err, cluster.NeedsApproval):
-			// recorded now, or before, or refused by the trail, which has recorded that
-		case errors.Is(err, cluster.Invalid):
-			a.m.log.Error("a record in the outbox is not valid and is given up", "record", e.w.command().Kind(), "error", err)
+		case err == nil, errors.Is(err, cluster.Conflict), errors.Is(err, cluster.NotFound):
+			// recorded now, or before
+		case errors.Is(err, cluster.Invalid), errors.Is(err, cluster.Denied):
+			a.m.log.Error("a record in the outbox cannot be taken and is given up", "record", e.w.command().Kind(), "error", err)
 		default:
 			return err
 		}
