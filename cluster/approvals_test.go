@@ -350,6 +350,11 @@ func TestPolicyActs(t *testing.T) {
 		}
 		seen = append(seen, p.Act)
 	}
+	for _, later := range []string{"key.destroy", "seat.remove", "trust.set", "node.identity"} {
+		if slices.Contains(seen, later) || checkPolicyAct(later) != nil {
+			t.Errorf("%s is offered, or not known", later)
+		}
+	}
 	for _, bad := range []string{"", "slot.activate", "approval.approve", "node.admit", "act.begin"} {
 		wantCode(t, (&SetPolicy{Act: bad, Needs: 1, Role: Auditor}).validate(), Invalid)
 	}

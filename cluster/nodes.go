@@ -254,7 +254,7 @@ func (c *RemoveNode) apply(s *State, m Meta) error {
 		return err
 	}
 	if len(s.Nodes) == 1 {
-		return errorf(Conflict, "node %q is the last one of this cluster: reset it instead", c.Node)
+		return errorf(Conflict, "node %q is the only one of this cluster, so there is nothing to remove it from", c.Node)
 	}
 	for _, label := range sorted(s.Slots) {
 		if err := s.keepsShared(label, c.Node, c.GiveUp); err != nil {

@@ -16,39 +16,44 @@ type Policy struct {
 
 // PolicyAct is a kind of act that a policy can be about. For a command the name is its kind, for an act on
 // an HSM the one that BeginAct gives.
-type PolicyAct struct{ Act, Words string }
+type PolicyAct struct {
+	Act, Words string
+	later      bool // nothing in the product does it yet, so people are not offered it
+}
 
 // policyActs is the table of them, in the order in which people read it. What is not here is done without
 // approval, so that opening a slot, and the way out of a disorder, never wait for somebody.
 var policyActs = []PolicyAct{
-	{"sync.build", "Make a package with keys"},
-	{"key.destroy", "Destroy a key"},
-	{"slot.set-mode", "Switch who holds the code of a slot"},
-	{"slot.change-code", "Change the code of a slot"},
-	{"slot.rotate", "Replace the generated code of a slot by hand"},
-	{"slot.rotation", "Change how often a slot's code is replaced"},
-	{"node.protect", "Change what protects the codes that a node keeps"},
-	{"seat.remove", "Forget a node's token in a slot"},
-	{"custody.put", "Say which people hold the parts of a slot's code"},
-	{"custody.request", "Ask custodians to let others take their place, or to leave shared mode"},
-	{"custody.remove", "Forget the parts of a slot's code"},
-	{"trust.set", "Change which node takes packages from which"},
-	{"invite.add", "Invite a node"},
-	{"node.remove", "Remove a node"},
-	{"node.identity", "Replace the identity of a node"},
-	{"account.put", "Make an account, change its roles, disable it"},
-	{"account.reset", "Set a temporary password"},
-	{"account.remove", "Remove an account"},
-	{"factor.certificate", "Let a certificate log in to an account"},
-	{"app.put", "Add or change an application"},
-	{"app.remove", "Remove an application"},
-	{policySet, "Change or remove a policy"},
+	{"sync.build", "Make a package with keys", false},
+	{"key.destroy", "Destroy a key", true},
+	{"slot.set-mode", "Switch who holds the code of a slot", false},
+	{"slot.change-code", "Change the code of a slot", false},
+	{"slot.rotate", "Replace the generated code of a slot by hand", false},
+	{"slot.rotation", "Change how often a slot's code is replaced", false},
+	{"node.protect", "Change what protects the codes that a node keeps", false},
+	{"seat.remove", "Forget a node's token in a slot", true},
+	{"custody.put", "Say which people hold the parts of a slot's code", false},
+	{"custody.request", "Ask custodians to let others take their place, or to leave shared mode", false},
+	{"custody.remove", "Forget the parts of a slot's code", false},
+	{"trust.set", "Change which node takes packages from which", true},
+	{"invite.add", "Invite a node", false},
+	{"node.remove", "Remove a node", false},
+	{"node.identity", "Replace the identity of a node", true},
+	{"account.put", "Make an account, change its roles, disable it", false},
+	{"account.reset", "Set a temporary password", false},
+	{"account.remove", "Remove an account", false},
+	{"factor.certificate", "Let a certificate log in to an account", false},
+	{"app.put", "Add or change an application", false},
+	{"app.remove", "Remove an application", false},
+	{policySet, "Change or remove a policy", false},
 }
 
 const policySet = "policy.set" // also for removing one
 
-// PolicyActs lists the kinds of acts that a policy can be about.
-func PolicyActs() []PolicyAct { return slices.Clone(policyActs) }
+// PolicyActs lists the kinds of acts that people can make a policy about.
+func PolicyActs() []PolicyAct {
+	return slices.DeleteFunc(slices.Clone(policyActs), func(p PolicyAct) bool { return p.later })
+}
 
 // maxNeeds bounds the people that an act waits for: more than that never come together in time.
 const maxNeeds = 10

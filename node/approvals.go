@@ -132,10 +132,8 @@ func (a *Approvals) Withdraw(ctx context.Context, actor cluster.Actor, id string
 func (a *Approvals) Policies() []cluster.Policy {
 	s := a.m.State()
 	list := []cluster.Policy{}
-	for _, p := range cluster.PolicyActs() {
-		if policy, ok := s.Policies[p.Act]; ok {
-			list = append(list, policy)
-		}
+	for _, act := range slices.Sorted(maps.Keys(s.Policies)) {
+		list = append(list, s.Policies[act])
 	}
 	return list
 }

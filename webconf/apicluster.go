@@ -134,6 +134,17 @@ func apiInvite(c *call) error {
 	return c.JSON(http.StatusOK, invited{Invitation: i})
 }
 
+func apiRemoveNode(c *call) error {
+	name, err := c.segment("node")
+	if err != nil {
+		return err
+	}
+	if err := c.m.Remove(c.Request().Context(), c.actor, name); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
 // apiFirstCode makes a new one-time code for the first administrator.
 func apiFirstCode(c *call) error {
 	if err := c.decode(&struct{}{}); err != nil {

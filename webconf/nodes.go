@@ -33,6 +33,9 @@ type clusterView struct {
 // Tolerates is how many voters may fail before nothing can be changed.
 func (v clusterView) Tolerates() int { return max(0, v.Voters-v.Needed) }
 
+// Others tells whether there is a node to remove.
+func (v clusterView) Others() bool { return len(v.Nodes) > 1 }
+
 // Life is how long the invitation is good once it is approved.
 func (v clusterView) Life() string { return span(time.Duration(v.Invitation.Seconds) * time.Second) }
 
@@ -143,6 +146,29 @@ func withdrawInvitation(c *call) error {
 		return err
 	}
 	if err := c.flash(fmt.Sprintf("The invitation %s is withdrawn.", f.Value("hash")[:8])); err != nil {
+		return err
+	}
+	return c.redirect("/cluster")
+}
+
+// removeNode wants the name typed, which also says which node it is.
+func removeNode(c *call) error {
+	f, err := c.readForm("remove")
+	if err != nil {
+		return err
+	}
+	name := f.text("name")
+	if _, ok := c.m.State().Nodes[name]; !ok {
+		f.fail("name", "Type the name of the node to remove, as it stands in the table.")
+		return showCluster(c, f, nil)
+	}
+	if err := c.m.Remove(c.Request().Context(), c.actor, name); err != nil {
+		if err := f.blame("name", err); err != nil {
+			return err
+		}
+		return showCluster(c, f, nil)
+	}
+	if err := c.flash(fmt.Sprintf("Node %s is removed. Its HSM and its keys were not touched.", name)); err != nil {
 		return err
 	}
 	return c.redirect("/cluster")

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 // roleColumns are who asks for each route, in the order of the columns of testdata/permissions.txt. Routes
@@ -129,10 +131,13 @@ func readPermissions(t *testing.T) map[string]string {
 // TestOtherSlots does with real handlers what a role for one slot must not do on another, where the slot is
 // not in the address.
 func TestOtherSlots(t *testing.T) {
-	a := newCluster(t, 1)[0]
+	nodes := newCluster(t, 2)
+	a := nodes[0]
 	a.administrator(t)
 	a.slot(t, "payments", cluster.Generated)
-	a.slot(t, "other", cluster.Generated)
+	a.slot(t, "other", cluster.Manual)
+	nodes[1].slot(t, "other", cluster.Manual)
+	generate(t, a.application(t, "other"), ecKey("one"))
 	b := a.colleague(t, "carl", cluster.RoleGrant{Role: cluster.CryptoOfficer, Slots: []string{"payments"}})
 	b.post("/new-slot", "label", "third", "mode", cluster.Generated).wants(t, http.StatusForbidden, "not for slot")
 	if _, ok := a.State().Slots["third"]; ok {
@@ -140,7 +145,19 @@ func TestOtherSlots(t *testing.T) {
 	}
 	b.post("/new-application", "name", "x", "kind", cluster.RestartNone, "slots", "other").wants(t, http.StatusForbidden)
 	before := fmt.Sprint(a.State().Apps, a.State().Packages)
-	b.post("/sync/packages", "slot", "other", "to", "node1")
+	eventually(t, "a key can travel to node2", func() bool {
+		p, err := a.Sync.Plan("other", []string{"node2"})
+		return err == nil && len(p.Keys) == 1 && p.Receivers[0].Problem == "" && p.Receivers[0].Lacks == 1
+	})
+	job, err := a.Jobs.Await(t.Context(), path.Base(b.post("/sync/packages", "slot", "other", "to", "node2").location()))
+	if err != nil || job.State != node.JobFailed || !strings.Contains(job.Error, "not for slot") {
+		t.Errorf("a package of another slot: %+v, %v", job, err)
+	}
+	if trail := a.State().Audit; !slices.ContainsFunc(trail, func(e cluster.Entry) bool {
+		return e.Act == "sync.build" && e.Result == cluster.Refused && e.Actor.Name == "carl"
+	}) {
+		t.Error("the refused package is not in the audit trail")
+	}
 	if after := fmt.Sprint(a.State().Apps, a.State().Packages); after != before {
 		t.Error("something was made for another slot")
 	}

@@ -144,6 +144,7 @@ func consoleRoutes() []route {
 		{get, "/cluster", cluster.MayView, clusterPage, none},
 		{post, "/cluster/invitations", cluster.MayManageNodes, inviteNode, small},
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
+		{post, "/cluster/remove", cluster.MayManageNodes, removeNode, small},
 		{get, "/cluster/nodes/:node/identity.jwk", cluster.MayView, identityKey, none},
 		{get, "/audit", cluster.MayView, auditPage, none},
 		{get, "/audit/:seq", cluster.MayView, auditEntryPage, none},
@@ -161,6 +162,7 @@ func apiRoutes() []route {
 		{post, v1 + "/cluster/init", public, apiInit, small},
 		{post, v1 + "/cluster/join", public, apiJoin, small},
 		{post, v1 + "/cluster/invitations", cluster.MayManageNodes, apiInvite, small},
+		{remove, v1 + "/cluster/nodes/:node", cluster.MayManageNodes, apiRemoveNode, none},
 		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
 
 		{post, v1 + "/unseal", public, apiUnseal, small},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -199,7 +200,7 @@ func (a *app) hsmCommand() *cobra.Command {
 }
 
 func (a *app) clusterCommand() *cobra.Command {
-	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster"}
+	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster, and remove them"}
 	var hours int
 	invite := &cobra.Command{
 		Use:   "invite [NODE]",
@@ -233,8 +234,23 @@ func (a *app) clusterCommand() *cobra.Command {
 		},
 	}
 	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
-	c.AddCommand(a.dataFlag(invite))
+	c.AddCommand(a.dataFlag(invite), a.clusterRemove())
 	return c
+}
+
+func (a *app) clusterRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NODE",
+		Short: "Take another node out of the cluster",
+		Long: `Take another node out of the cluster. It gets no packages and no news any more, the people on it can change nothing, and its
+vote, its tokens in slots and the trust in it are gone from the cluster. Its HSM is not touched: keys that are on it alone are on it
+alone from then on. To have it back, stop its daemon, clear its data directory, delete its
+admin token, and let it join like a new node. Without the node that holds the owner key no node can be let in any more.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.client().do(c.Context(), http.MethodDelete, "/cluster/nodes/"+segment(args[0]), nil, nil)
+		},
+	}
 }
 
 func (a *app) jobsCommand() *cobra.Command {
