@@ -22,19 +22,28 @@ type opened struct {
 	seed []byte
 }
 
-// open opens the acting custodian's key; a wrong passphrase is told at once and is in the audit trail.
-func (c *Custody) open(ctx context.Context, actor cluster.Actor, passphrase []byte) (*opened, error) {
-	if err := c.person(actor); err != nil {
-		return nil, err
+// open opens a custodian's key: that of the actor, or of the account that somebody at a node's console says
+// to be. The passphrase proves that, so the custodian acts from then on. A wrong one is told at once and is
+// in the audit trail, about the account and in the name of who was there.
+func (c *Custody) open(ctx context.Context, actor cluster.Actor, as string, passphrase []byte) (*opened, cluster.Actor, error) {
+	custodian := actor
+	if as != "" {
+		if actor.Kind != cluster.ByConsole {
+			return nil, actor, refuse("somebody who is logged in gives their own share and no other")
+		}
+		custodian = cluster.Actor{Kind: cluster.ByAccount, Name: as}
 	}
-	id, seed, err := c.unlock(ctx, actor.Name, passphrase)
+	if err := c.person(custodian); err != nil {
+		return nil, actor, err
+	}
+	id, seed, err := c.unlock(ctx, custodian.Name, passphrase)
 	if errors.Is(err, errCustodian) {
-		c.m.acts.note(ctx, actor, cluster.NoteShareRefused, "account/"+actor.Name, cluster.Refused, "wrong custodian passphrase")
+		c.m.acts.note(ctx, actor, cluster.NoteShareRefused, "account/"+custodian.Name, cluster.Refused, "wrong custodian passphrase")
 	}
 	if err != nil {
-		return nil, err
+		return nil, actor, err
 	}
-	return &opened{id, seed}, nil
+	return &opened{id, seed}, custodian, nil
 }
 
 // contribute hands the custodian's shares to every node that needs them, and wipes the key.

@@ -38,6 +38,7 @@ func (o Opening) ok() bool { return o.Result == Opened || o.Result == Changed ||
 type Activation struct {
 	Codes      []CodeFor // of manual slots
 	Passphrase []byte    // of the custodian, for shared slots; empty: none
+	As         string    // account of the custodian, where the actor is at a node's console
 	Nodes      []string  // only these; empty: all
 	Requests   []string  // of other custodians' changes that the person agrees to, by id
 }
@@ -71,7 +72,7 @@ func (c *Custody) Activate(ctx context.Context, actor cluster.Actor, a Activatio
 	}
 	var keys *opened
 	if len(a.Passphrase) > 0 { // a wrong one is told before anything begins
-		keys, err = c.open(ctx, actor, a.Passphrase)
+		keys, actor, err = c.open(ctx, actor, a.As, a.Passphrase)
 		clear(a.Passphrase)
 		if err != nil {
 			wipe()

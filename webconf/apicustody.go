@@ -27,18 +27,14 @@ func apiActivateAll(c *call) error {
 	if err := c.decode(&q); err != nil {
 		return err
 	}
-	a := node.Activation{Nodes: q.Nodes, Passphrase: q.Passphrase, Requests: q.Requests}
+	a := node.Activation{Nodes: q.Nodes, Passphrase: q.Passphrase, As: q.Account, Requests: q.Requests}
 	for _, code := range q.Codes {
 		a.Codes = append(a.Codes, node.CodeFor{Slot: code.Slot, Node: code.Node, Code: code.Code})
 	}
-	actor := c.actor
-	if q.Account != "" { // the passphrase proves who it is; codes are given by whoever is at the console
-		if len(a.Codes) > 0 {
-			return invalid("give codes and a custodian's passphrase apart")
-		}
-		actor = cluster.Actor{Kind: cluster.ByAccount, Name: q.Account}
+	if q.Account != "" && len(a.Codes) > 0 { // codes are given by whoever is at the console
+		return invalid("give codes and a custodian's passphrase apart")
 	}
-	job, err := c.m.Custody.Activate(c.Request().Context(), actor, a)
+	job, err := c.m.Custody.Activate(c.Request().Context(), c.actor, a)
 	if err != nil {
 		return err
 	}
@@ -102,16 +98,13 @@ func apiSetPassphrase(c *call) error {
 		return err
 	}
 	defer clear(q.Password)
+	defer clear(q.New)
 	ctx, actor := c.Request().Context(), cluster.Actor{Kind: cluster.ByAccount, Name: name}
 	if len(q.Old) > 0 {
 		err = c.m.Custody.Change(ctx, actor, q.Old, q.New)
 	} else {
-		l, lerr := c.m.Accounts.Login(ctx, name, string(q.Password), "the node's console")
-		switch {
-		case lerr != nil:
-			return lerr
-		case l.NeedsCode():
-			return invalid("this account logs in with one-time passwords too: set the passphrase in WebConf, on the page \"Your account\"")
+		if err := c.m.Accounts.Prove(ctx, name, string(q.Password), "the node's console"); err != nil {
+			return err
 		}
 		err = c.m.Custody.SetUp(ctx, actor, q.New, q.Replace)
 	}

@@ -1,11 +1,16 @@
 package webconf
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
 
 const testPassphrase = "a passphrase to share"
@@ -67,4 +72,58 @@ func TestCustodianForms(t *testing.T) {
 	eventually(t, "the wrong code is refused", func() bool { return strings.Contains(b.get(job).text(), "it was tried once") })
 	job = b.post("/activate", codeField("CA", ""), testCode).location()
 	eventually(t, "the slot is open", func() bool { return strings.Contains(b.get(job).text(), "CA node1 Open") })
+}
+
+// TestCustodianAtTheConsole: on the socket everybody is the console, until a password or a passphrase has
+// proved who it is. The audit trail must not name people who were not there.
+func TestCustodianAtTheConsole(t *testing.T) {
+	a := newCluster(t, 1)[0]
+	a.administrator(t)
+	s := newSocket(t, a.web)
+	set := func(password string) reply {
+		b, err := json.Marshal(map[string]any{"password": []byte(password), "new": []byte(testPassphrase)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.send(put, "/custodians/"+testAccount, "application/json", bytes.NewReader(b))
+	}
+	if r := set("not the password"); r.status != http.StatusUnauthorized {
+		t.Errorf("a wrong password: %d %s", r.status, r.body)
+	}
+	if r := set(testPassword); r.status != http.StatusOK {
+		t.Fatalf("the password: %d %s", r.status, r.body)
+	}
+	give := func(passphrase string, status int) {
+		t.Helper()
+		s.ask(post, "/activate", map[string]any{"account": testAccount, "passphrase": []byte(passphrase)}, status, nil)
+	}
+	give("not the passphrase", http.StatusConflict)
+	give(testPassphrase, http.StatusAccepted)
+	who := map[string]string{}
+	for _, e := range a.State().Audit {
+		who[e.Act] = e.Actor.String() + " " + e.Object + " " + e.Result
+	}
+	if e, ok := who[cluster.NoteLogin]; ok {
+		t.Errorf("a login is recorded, though nobody logged in: %s", e)
+	}
+	me := cluster.Actor{Kind: cluster.ByConsole, Name: userName(uint32(os.Getuid()))}
+	for act, want := range map[string]string{
+		"custodian.put":          "account/" + testAccount + " account/" + testAccount + " done",
+		cluster.NoteShareRefused: me.String() + " account/" + testAccount + " refused",
+	} {
+		if who[act] != want {
+			t.Errorf("%s is recorded as %q, want %q", act, who[act], want)
+		}
+	}
+	if _, err := a.Custody.Activate(t.Context(), cluster.Actor{Kind: cluster.ByAccount, Name: "bob"}, node.Activation{As: testAccount, Passphrase: []byte(testPassphrase)}); !node.IsRefusal(err) {
+		t.Errorf("somebody who is logged in gives another's share: %v", err)
+	}
+
+	// With one-time passwords the password alone proves nothing.
+	b := a.loggedIn(t)
+	secret := secretOf(t, b.post("/account/totp", "password", testPassword))
+	b.post("/account/totp/finish", "code", codeAt(t, secret, time.Now())).wants(t, http.StatusSeeOther)
+	if r := set(testPassword); r.status != http.StatusConflict || !strings.Contains(r.body, "one-time passwords") {
+		t.Errorf("with one-time passwords: %d %s", r.status, r.body)
+	}
 }
