@@ -68,6 +68,16 @@ func TestCustodianForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.get("/activate").wants(t, http.StatusOK, "Code of CA")
+	a.slot(t, "tls", cluster.Generated)
+	auditor, other := a.colleague(t, "dora", cluster.RoleGrant{Role: cluster.Auditor}), a.colleague(t, "otto", cluster.RoleGrant{Role: cluster.CryptoUser, Slots: []string{"tls"}})
+	auditor.get("/activate").wants(t, http.StatusOK, "A crypto officer or a crypto user opens them")
+	auditor.get(custody).wants(t, http.StatusOK, "A security officer says who the custodians are")
+	other.get("/activate").wants(t, http.StatusOK, "Your role is for other slots")
+	for path, r := range map[string]reply{"/activate": auditor.get("/activate"), custody: auditor.get(custody)} {
+		if strings.Contains(r.body, `action="`+path) {
+			t.Errorf("%s offers an auditor a form", path)
+		}
+	}
 	job := b.post("/activate", codeField("CA", ""), "not the code").location()
 	eventually(t, "the wrong code is refused", func() bool { return strings.Contains(b.get(job).text(), "it was tried once") })
 	job = b.post("/activate", codeField("CA", ""), testCode).location()

@@ -64,7 +64,7 @@ func (v *situation) tokenProblems() []problem {
 	switch {
 	case v.AdminRefused != nil:
 		list = append(list, problem{bad, fmt.Sprintf("The admin token of %s refuses the code that the node has stored, so the node cannot sign.", v.Node),
-			"Another program has changed the token or its code. Packages can be neither made nor imported here until the token is as it was: restore it from the HSM's backup, or remove this node and let it join anew.", "/hsm", "See the HSM"})
+			"Another program has changed the token or its code. Packages can be neither made nor imported here until the token is as it was: restore it from the HSM's backup, or remove this node on the page Cluster of another one and let it join anew.", "/hsm", "See the HSM"})
 	case !v.AdminOpen && !v.moduleDown():
 		list = append(list, problem{bad, fmt.Sprintf("The admin token of %s is not open, so the node cannot sign.", v.Node),
 			"The node tries again every minute. Packages can be neither made nor imported here until then.", "/hsm", "See the HSM"})
