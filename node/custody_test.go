@@ -384,6 +384,51 @@ func leaving(t *testing.T, members []*Member) {
 	noShares(t, members)
 }
 
+// TestSharedAndChangedByAnother brings a shared token back whose code another program has set: with that
+// code, tried once, and without custodians.
+func TestSharedAndChangedByAnother(t *testing.T) {
+	members := newCluster(t, 1)
+	m := members[0]
+	newSlot(t, members, "vault", cluster.Manual)
+	newCustodians(t, m, "anna", "berta")
+	present := []byte(manualCode)
+	for _, mode := range []string{cluster.Manual, cluster.Generated} {
+		if err := m.Custody.Publish(t.Context(), console, NewCustody{Slot: "vault", Threshold: 2, Holders: []string{"anna", "berta"}}); err != nil {
+			t.Fatal(err)
+		}
+		seat := m.Slots.seats["vault"]
+		if err := m.Slots.update(seat, func() { seat.rec.share(1) }); err != nil { // and the token has another code
+			t.Fatal(err)
+		}
+		if err := m.Slots.tell(t.Context(), seat); err != nil {
+			t.Fatal(err)
+		}
+		closeAll(t, members, "vault")
+		set := func(old string) error {
+			return m.Slots.SetMode(t.Context(), console, "vault", mode, []byte(old), []byte("battery staple"))
+		}
+		for _, old := range []string{"", "not the code"} {
+			if err := set(old); !IsRefusal(err) {
+				t.Errorf("to %s with the code %q: %v", mode, old, err)
+			}
+			if got := m.State().Slots["vault"].Seats["node1"]; got.Mode != cluster.Shared || got.Generation != 1 {
+				t.Errorf("to %s with the code %q: %+v", mode, old, got)
+			}
+		}
+		if err := set(string(present)); err != nil {
+			t.Fatal(err)
+		}
+		present = []byte("battery staple")
+		slot := m.State().Slots["vault"]
+		if got := slot.Seats["node1"]; got.Mode != mode || got.Generation != 0 || len(slot.Custody) != 0 {
+			t.Errorf("to %s: %+v, custody %+v", mode, got, slot.Custody)
+		}
+	}
+	if stateOf(t, m, "vault") != cluster.Active {
+		t.Error("the node made a code, and the slot is closed")
+	}
+}
+
 // TestSharedCutOff stops the node between every two steps of taking a shared code, from every mode.
 // Whatever the tokens have then, their slots open again.
 func TestSharedCutOff(t *testing.T) {

@@ -58,7 +58,8 @@ func (s *Slots) changeManual(ctx context.Context, t *seat, old, code []byte) err
 // SetMode switches who holds the code of a slot. To generated mode, old is the present code and code is
 // ignored; a slot that is in generated mode already gets another generated code, where its stored one was
 // refused. To manual mode, code is the one people chose; old is needed only where the stored code is not
-// the token's any more.
+// the token's any more. A shared slot takes it too: whoever has the present code, because another program
+// has set it, needs no custodians, and they could not open the token any more. The token checks it, once.
 func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode string, old, code []byte) error {
 	defer clear(old)
 	defer clear(code)
@@ -73,8 +74,8 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	if rec.Mode == cluster.Shared {
-		return refuse("slot %q is shared: its custodians have to agree to another mode", label)
+	if rec.Mode == cluster.Shared && len(old) == 0 {
+		return refuse("slot %q is shared: its custodians have to agree to another mode; where another program has changed the code of the token, give its present code", label)
 	}
 	if rec.Mode == mode && !(mode == cluster.Generated && rec.Refused) {
 		return refuse("slot %q is in %s mode already", label, mode)

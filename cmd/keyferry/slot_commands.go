@@ -153,7 +153,8 @@ The old code is tried once.`,
 }
 
 func (a *app) slotMode() *cobra.Command {
-	return a.dataFlag(&cobra.Command{
+	var present bool
+	c := a.dataFlag(&cobra.Command{
 		Use:   "mode LABEL generated|manual",
 		Short: "Switch who keeps the code of a slot",
 		Long: `Switch who keeps the code of a slot. To generated mode it asks for the present code, to manual mode for the new one.
@@ -164,13 +165,16 @@ manual     people keep the code, and it is stored nowhere. After a restart the s
 Open sessions of applications may break, and programs that log in with the present code cannot do so any more: plan their restart.
 
 Where another program has changed the code of a generated slot, "generated" gives the node the present code, and it makes a new one at
-once; "manual" asks for the present code too.`,
+once; "manual" asks for the present code too.
+
+The custodians of a shared slot are asked to agree. Where another program has changed the code of its token, they cannot open it any more:
+--present-code asks for that code, and no custodian is needed.`,
 		Args:      cobra.ExactArgs(2),
 		ValidArgs: []string{cluster.Generated, cluster.Manual},
 		RunE: func(c *cobra.Command, args []string) error {
 			if here, err := a.isShared(c.Context(), args[0]); err != nil {
 				return err
-			} else if here {
+			} else if here && !present {
 				return a.leaveShared(c.Context(), args[0], args[1])
 			}
 			body := map[string]any{"mode": args[1]}
@@ -185,7 +189,7 @@ once; "manual" asks for the present code too.`,
 				if err != nil {
 					return err
 				}
-				if refused { // what the node has stored is not the present code
+				if refused || present { // what the node has stored is not the present code
 					old, err := a.secrets("Present code")
 					if err != nil {
 						return err
@@ -201,6 +205,8 @@ once; "manual" asks for the present code too.`,
 			return a.showSlot(post[node.SlotView](c.Context(), a.client(), "/slots/"+segment(args[0])+"/mode", body))
 		},
 	})
+	c.Flags().BoolVar(&present, "present-code", false, "ask for the code that the token has now; needed for a shared slot whose code another program has changed")
+	return c
 }
 
 func (a *app) coverageCommand() *cobra.Command {
