@@ -100,11 +100,12 @@ func (m *Member) Withdraw(ctx context.Context, actor cluster.Actor, hash string)
 
 // Remove takes another node out of the cluster: it gets no packages and no news any more, and its vote, its
 // seats and the trust in it are gone. Its HSM is not touched. A node does not remove itself: nobody there
-// could see whether it was done.
-func (m *Member) Remove(ctx context.Context, actor cluster.Actor, node string) error {
+// could see whether it was done. A node with tokens whose code custodians share is refused unless giveUp says
+// that the keys in them are lost.
+func (m *Member) Remove(ctx context.Context, actor cluster.Actor, node string, giveUp bool) error {
 	if node == m.Name() {
 		return refuse("%s cannot remove itself: remove it on another node of the cluster", node)
 	}
-	_, err := m.Cluster.Apply(ctx, &cluster.RemoveNode{Node: node}, actor)
+	_, err := m.Cluster.Apply(ctx, &cluster.RemoveNode{Node: node, GiveUp: giveUp}, actor)
 	return err
 }

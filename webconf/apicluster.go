@@ -139,7 +139,7 @@ func apiRemoveNode(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.m.Remove(c.Request().Context(), c.actor, name); err != nil {
+	if err := c.m.Remove(c.Request().Context(), c.actor, name, c.QueryParam("give_up") == "true"); err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)

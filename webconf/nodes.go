@@ -162,7 +162,7 @@ func removeNode(c *call) error {
 		f.fail("name", "Type the name of the node to remove, as it stands in the table.")
 		return showCluster(c, f, nil)
 	}
-	if err := c.m.Remove(c.Request().Context(), c.actor, name); err != nil {
+	if err := c.m.Remove(c.Request().Context(), c.actor, name, f.text("giveup") != ""); err != nil {
 		if err := f.blame("name", err); err != nil {
 			return err
 		}

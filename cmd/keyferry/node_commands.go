@@ -239,18 +239,28 @@ func (a *app) clusterCommand() *cobra.Command {
 }
 
 func (a *app) clusterRemove() *cobra.Command {
-	return &cobra.Command{
+	var giveUp bool
+	c := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Take another node out of the cluster",
 		Long: `Take another node out of the cluster. It gets no packages and no news any more, the people on it can change nothing, and its
 vote, its tokens in slots and the trust in it are gone from the cluster. Its HSM is not touched: keys that are on it alone are on it
 alone from then on. To have it back, stop its daemon, clear its data directory, delete its
-admin token, and let it join like a new node. Without the node that holds the owner key no node can be let in any more.`,
+admin token, and let it join like a new node. Without the node that holds the owner key no node can be let in any more.
+
+A node with tokens whose code custodians share is not removed: let them leave shared mode there first. With --give-up it is removed all the
+same. Nobody can open those tokens ever again then, and the keys in them are lost.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.client().do(c.Context(), http.MethodDelete, "/cluster/nodes/"+segment(args[0]), nil, nil)
+			path := "/cluster/nodes/" + segment(args[0])
+			if giveUp {
+				path += "?give_up=true"
+			}
+			return a.client().do(c.Context(), http.MethodDelete, path, nil, nil)
 		},
 	}
+	c.Flags().BoolVar(&giveUp, "give-up", false, "also where custodians share codes of its tokens: the keys in them are lost")
+	return c
 }
 
 func (a *app) jobsCommand() *cobra.Command {
