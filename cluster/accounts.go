@@ -161,12 +161,12 @@ func (c *PutAccount) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) && (a.Disabled || !slices.EqualFunc(a.Roles, old.Roles, sameGrant)) {
 		return errorf(Conflict, "the account %q is the one in use: nobody changes their own roles; another security officer can", c.Name)
 	}
-	if err := check(s.keepsOfficer(old, a), s.keepsApprovers(old, a)); err != nil {
+	if err := s.keepsOfficer(old, a); err != nil {
 		return err
 	}
 	before := *s
 	s.Accounts = with(s.Accounts, c.Name, a)
-	return s.keepsCustodians(&before, c.Name)
+	return check(s.keepsApprovers(&before, c.Name), s.keepsCustodians(&before, c.Name))
 }
 
 func sameGrant(a, b RoleGrant) bool { return a.Role == b.Role && slices.Equal(a.Slots, b.Slots) }
@@ -243,8 +243,9 @@ func (c *ResetPassword) apply(s *State, m Meta) error {
 		return errorf(Conflict, "the account %q is the one in use: change its password with the present one", c.Name)
 	}
 	a.Hash, a.MustChange, a.TOTP, a.Locks = c.Hash, true, TOTP{}, nil
+	before := *s
 	s.Accounts = with(s.Accounts, c.Name, a)
-	return nil
+	return s.keepsApprovers(&before, c.Name)
 }
 
 // RemoveAccount forgets an account: never the one in use, and never the last security officer's.
@@ -264,12 +265,12 @@ func (c *RemoveAccount) apply(s *State, m Meta) error {
 	if isOwn(m, c.Name) {
 		return errorf(Conflict, "the account %q is the one in use: another security officer can remove it", c.Name)
 	}
-	if err := check(s.keepsOfficer(a, Account{}), s.keepsApprovers(a, Account{})); err != nil {
+	if err := s.keepsOfficer(a, Account{}); err != nil {
 		return err
 	}
 	before := *s
 	s.Accounts, s.Custodians = without(s.Accounts, c.Name), without(s.Custodians, c.Name)
-	return s.keepsCustodians(&before, c.Name)
+	return check(s.keepsApprovers(&before, c.Name), s.keepsCustodians(&before, c.Name))
 }
 
 // ungrant takes a slot that is gone out of all roles, so that a later slot with its label is not given to

@@ -126,6 +126,16 @@ func (s *State) eligible(account Account, a Approval, role string) bool {
 	})
 }
 
+// needs is how many approvals a policy asks for. Whoever asks at a console may have an account as well, and
+// approve with it, so that takes one more.
+func (a Approval) needs(p Policy) int {
+	n := max(p.Needs, 1)
+	if a.Asker.Kind == ByConsole {
+		n++
+	}
+	return n
+}
+
 // missing is how many votes an approval lacks under the policies as they are now. Where there is no policy,
 // or one that asks for nobody, votes are not enough, however many.
 func (s *State) missing(a Approval, rules []Policy) int {
@@ -137,7 +147,7 @@ func (s *State) missing(a Approval, rules []Policy) int {
 				voted[v.Account] = true
 			}
 		}
-		most = max(most, max(p.Needs, 1)-len(voted))
+		most = max(most, a.needs(p)-len(voted))
 		if p.Needs < 1 {
 			most = max(most, 1)
 		}
@@ -151,7 +161,7 @@ func (s *State) missing(a Approval, rules []Policy) int {
 // passPolicies lets a command go on that no policy is about, or that has been approved exactly as it is;
 // then the approval is used up. What a node does by itself follows from what people decided under policies.
 func (s *State) passPolicies(cmd Command, m Meta) error {
-	rules := s.policiesOn(cmd)
+	rules := s.policiesOn(cmd, m.Actor)
 	if len(rules) == 0 || m.Actor.Kind == ByNode {
 		return nil
 	}
@@ -255,7 +265,10 @@ func (c *RequestApproval) apply(s *State, m Meta) error {
 	if err != nil {
 		return err
 	}
-	if len(s.policiesOn(cmd)) == 0 {
+	if err := s.authorize(cmd, m); err != nil {
+		return err
+	}
+	if len(s.policiesOn(cmd, m.Actor)) == 0 {
 		return errorf(Conflict, "no policy asks for an approval of this: it can be done without")
 	}
 	hash, data, err := s.actHash(cmd, m.Actor, m.Node)

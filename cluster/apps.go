@@ -126,6 +126,24 @@ func (c *PutApp) apply(s *State, m Meta) error {
 	return nil
 }
 
+// allowed wants more of who decides who gets codes.
+func (c *PutApp) allowed(s *State, m Meta) error {
+	if !s.handsOut(c.App) {
+		return nil
+	}
+	if err := Authorize(s, m.Actor, m.Node, MayManageCodes, ""); err != nil {
+		return errorf(Denied, "application %q would be given codes anew, and who gets a code is decided by a security officer: %s", c.App.Name, asError(err).Message)
+	}
+	return nil
+}
+
+// handsOut tells whether making or changing an application as a decides anew who gets codes.
+func (s *State) handsOut(a App) bool {
+	old, exists := s.Apps[a.Name]
+	same := exists && slices.Equal(a.Slots, old.Slots) && slices.Equal(a.Nodes, old.Nodes) && a.Restart == old.Restart && a.Delivery.filled() == old.Delivery.filled()
+	return a.Delivery.Delivers() && !same
+}
+
 // RemoveApp forgets an application.
 type RemoveApp struct {
 	Name string `json:"name"`

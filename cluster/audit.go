@@ -84,6 +84,9 @@ type BeginAct struct {
 	Detail     string     `json:"detail,omitempty"`
 	Permission Permission `json:"permission"`     // what the actor needs
 	Slot       string     `json:"slot,omitempty"` // label of the slot that the act is about, if it is about one
+	// Digest is the SHA-256 of the whole detail, in hexadecimal, where Detail has only its beginning: an
+	// approval is of all of it.
+	Digest string `json:"digest,omitempty"`
 }
 
 func (c *BeginAct) slot() string               { return c.Slot }
@@ -97,6 +100,11 @@ func (c *BeginAct) validate() error {
 	}
 	if c.Slot != "" {
 		if err := checkLabel(c.Slot); err != nil {
+			return err
+		}
+	}
+	if c.Digest != "" {
+		if err := checkHash("digest of the detail", c.Digest); err != nil {
 			return err
 		}
 	}

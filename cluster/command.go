@@ -112,6 +112,22 @@ func slotOf(cmd Command) string {
 	return ""
 }
 
+// guarded is a command that takes more than its permission, depending on what it changes.
+type guarded interface {
+	allowed(s *State, m Meta) error
+}
+
+// authorize tells whether the actor of a command may do it, before policies are asked.
+func (s *State) authorize(cmd Command, m Meta) error {
+	if err := Authorize(s, m.Actor, m.Node, permission(cmd), slotOf(cmd)); err != nil {
+		return err
+	}
+	if c, ok := cmd.(guarded); ok {
+		return c.allowed(s, m)
+	}
+	return nil
+}
+
 // protocol is the lowest Protocol that follows cmd.
 func protocol(cmd Command) int {
 	return max(kinds[cmd.Kind()].since, grants[permission(cmd)].since)
@@ -130,7 +146,7 @@ func (s *State) next(index uint64, e *entry) (*State, error) {
 	next := *s
 	next.Index = index
 	object, detail := e.command.describe()
-	err := Authorize(s, e.Meta.Actor, e.Meta.Node, permission(e.command), slotOf(e.command))
+	err := s.authorize(e.command, e.Meta)
 	if err == nil {
 		err = next.passPolicies(e.command, e.Meta)
 	}

@@ -199,6 +199,12 @@ func (c *AddCertificate) describe() (string, string) {
 	return "account/" + c.Name, fmt.Sprintf("certificate %q added: %s", c.Certificate.Name, c.Certificate.Fingerprint)
 }
 
+// allowed is asked before policies are, so that nobody requests what they could not do.
+func (c *AddCertificate) allowed(s *State, m Meta) error {
+	_, err := s.own(c.Name, m)
+	return err
+}
+
 func (c *AddCertificate) validate() error {
 	cert := &c.Certificate
 	return check(checkAccountName(c.Name), checkHash("the certificate's fingerprint", cert.Fingerprint), checkText("the certificate's subject", cert.Subject, maxText),

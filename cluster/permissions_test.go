@@ -33,7 +33,7 @@ func wantPermissions(t *testing.T, base *State, commands map[string]Command) {
 	t.Helper()
 	base = play(t, base, step{"node1", anna, &PutSeat{Slot: "other", Seat: testSeat("900")}})
 	for i, r := range roleActors {
-		base = play(t, base, person(fmt.Sprintf("role-%d", i), r.roles...))
+		base = unruled(t, base, person(fmt.Sprintf("role-%d", i), r.roles...))
 	}
 	for p, g := range grants {
 		if len(g.roles) == 0 || p == MayEndAct {

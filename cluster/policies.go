@@ -26,7 +26,7 @@ type PolicyAct struct {
 var policyActs = []PolicyAct{
 	{"sync.build", "Make a package with keys", false},
 	{"key.destroy", "Destroy a key", true},
-	{"slot.set-mode", "Switch who holds the code of a slot", false},
+	{slotSetMode, "Switch who holds the code of a slot", false},
 	{"slot.change-code", "Change the code of a slot", false},
 	{"slot.rotate", "Replace the generated code of a slot by hand", false},
 	{"slot.rotation", "Change how often a slot's code is replaced", false},
@@ -48,7 +48,10 @@ var policyActs = []PolicyAct{
 	{policySet, "Change or remove a policy", false},
 }
 
-const policySet = "policy.set" // also for removing one
+const (
+	policySet   = "policy.set" // also for removing one
+	slotSetMode = "slot.set-mode"
+)
 
 // PolicyActs lists the kinds of acts that people can make a policy about.
 func PolicyActs() []PolicyAct {
@@ -90,7 +93,11 @@ func (c *SetPolicy) apply(s *State, m Meta) error {
 	if len(others) < c.Needs {
 		return errorf(Conflict, "%s with the role %s could approve, besides who asks: a policy that needs %d would let nothing pass", plural(len(others), "account"), c.Role, c.Needs)
 	}
-	s.Policies = with(s.Policies, c.Act, Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String()})
+	p := Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String()}
+	if !s.changeable(p) {
+		return errorf(Conflict, "nobody could ever change or remove this policy again: it needs %s by %s, besides a security officer who asks", plural(c.Needs, "approval"), c.Role)
+	}
+	s.Policies = with(s.Policies, c.Act, p)
 	return nil
 }
 
@@ -111,51 +118,9 @@ func (c *RemovePolicy) apply(s *State, _ Meta) error {
 	return nil
 }
 
-// policiesOn are the policies that cmd has to satisfy, all of them.
-func (s *State) policiesOn(cmd Command) []Policy {
-	acts := []string{cmd.Kind()}
-	switch c := cmd.(type) {
-	case *BeginAct:
-		acts = []string{c.Act}
-	case *SetPolicy:
-		acts = []string{policySet, c.Act}
-	case *RemovePolicy:
-		acts = []string{policySet, c.Act}
-	}
-	var rules []Policy
-	for _, act := range slices.Compact(acts) {
-		if p, ok := s.Policies[act]; ok {
-			rules = append(rules, p)
-		}
-	}
-	return rules
-}
-
 // CoveredAct tells whether a policy is about an act on an HSM. Without a quorum nobody can approve, so such
 // an act is not done then.
 func (s *State) CoveredAct(act string) bool {
 	_, ok := s.Policies[act]
 	return ok
-}
-
-// holders are the accounts that could use a role now, for every slot or some, in order.
-func (s *State) holders(role string) []string {
-	return slices.DeleteFunc(sorted(s.Accounts), func(name string) bool {
-		a := s.Accounts[name]
-		return a.Disabled || a.MustChange || !a.Has(role)
-	})
-}
-
-// keepsApprovers refuses a change of an account after which a policy could never be satisfied again:
-// not even to change the policy.
-func (s *State) keepsApprovers(before, after Account) error {
-	for _, act := range sorted(s.Policies) {
-		p := s.Policies[act]
-		lost := !before.Disabled && before.Has(p.Role) && (after.Disabled || !after.Has(p.Role))
-		others := slices.DeleteFunc(s.holders(p.Role), func(name string) bool { return name == before.Name })
-		if lost && len(others) < p.Needs {
-			return errorf(Conflict, "the policy on %q needs %s by %s, and without the account %q only %d could approve: change the policy first, or give the role to another account", act, plural(p.Needs, "approval"), p.Role, before.Name, len(others))
-		}
-	}
-	return nil
 }

@@ -24,13 +24,13 @@ func (s *State) open(id string, m Meta) (Approval, error) {
 // rules are the policies on what an approval is about, as they are now.
 func (s *State) rules(a Approval) []Policy {
 	if a.Repeats() {
-		return s.policiesOn(&BeginAct{Act: a.Act})
+		return s.policiesOn(&BeginAct{Act: a.Act}, a.Asker)
 	}
 	cmd, err := decodeCommand(a.Kind, a.Data)
 	if err != nil {
 		return nil
 	}
-	return s.policiesOn(cmd)
+	return s.policiesOn(cmd, a.Asker)
 }
 
 // mayDecide tells whether an actor may approve or reject, now and under the policies as they are.
@@ -60,7 +60,7 @@ func (s *State) mayDecide(a Approval, actor Actor) error {
 func (s *State) Votes(a Approval) (has, needs int) {
 	rules := s.rules(a)
 	for _, p := range rules {
-		needs = max(needs, p.Needs)
+		needs = max(needs, a.needs(p))
 	}
 	return max(0, needs-s.missing(a, rules)), needs
 }
@@ -145,7 +145,7 @@ func (s *State) carryOut(trial *State, a Approval, cmd Command, m Meta) error {
 	if !s.sameAsker(a, m.Actor, m.Node) {
 		return errorf(Denied, "the account of %s is not the one that asked", m.Actor)
 	}
-	if err := Authorize(s, m.Actor, m.Node, permission(cmd), slotOf(cmd)); err != nil {
+	if err := s.authorize(cmd, m); err != nil {
 		return err
 	}
 	return cmd.apply(trial, m)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -52,7 +53,11 @@ func (a *acts) ask(ctx context.Context, act act) error {
 
 // begin is the first record of an act.
 func (a act) begin(id string) *cluster.BeginAct {
-	return &cluster.BeginAct{ID: id, Act: a.name, Object: a.object, Detail: line(a.detail), Permission: a.permission, Slot: a.slot()}
+	begin := &cluster.BeginAct{ID: id, Act: a.name, Object: a.object, Detail: line(a.detail), Permission: a.permission, Slot: a.slot()}
+	if begin.Detail != a.detail {
+		begin.Digest = fmt.Sprintf("%x", sha256.Sum256([]byte(a.detail)))
+	}
+	return begin
 }
 
 // do runs f between the two records of an act. Without the first there is no act.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,7 @@ func TestApprovedPackage(t *testing.T) {
 	waitFor(t, first, "one", "node2", Missing)
 	anna := newPerson(t, first, "anna", cluster.CryptoOfficer)
 	vera, otto := newPerson(t, first, "vera", cluster.SecurityOfficer), newPerson(t, first, "otto", cluster.SecurityOfficer)
+	newPerson(t, first, "sofie", cluster.SecurityOfficer) // who could ask for a change of the policy
 	if err := first.Approvals.SetPolicy(t.Context(), console, buildAct, 2, cluster.SecurityOfficer); err != nil {
 		t.Fatal(err)
 	}
@@ -121,5 +123,20 @@ func byHand(t *testing.T, m *Member, actor cluster.Actor) {
 	}
 	if _, err := m.Sync.Build(t.Context(), newPerson(t, m, "dora", cluster.Auditor), "demo", nil); !errors.Is(err, cluster.Denied) {
 		t.Errorf("an auditor asks for a package: %v", err)
+	}
+}
+
+// The record of an act has room for the beginning of a long text only; an approval is of all of it.
+func TestLongActsDiffer(t *testing.T) {
+	long := strings.Repeat("k", 600)
+	hash := func(detail string) string { return act{detail: detail}.begin("act-1").Digest }
+	if hash("short") != "" {
+		t.Error("a short text has a digest, which says nothing")
+	}
+	if a, b := hash(long+"a"), hash(long+"b"); a == b || len(a) != 64 {
+		t.Errorf("the end of a long text makes no difference: %s, %s", a, b)
+	}
+	if hash("2 of anna\x00") == hash("2 of anna\x01") {
+		t.Error("what cannot be printed makes no difference")
 	}
 }

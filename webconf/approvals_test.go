@@ -99,22 +99,22 @@ func TestApprovals(t *testing.T) {
 	if _, ok := a.State().Apps["nginx"]; !ok {
 		t.Error("an application is removed without approval")
 	}
-	apiApprovalsTest(t, a, newSocket(t, a.web), bob)
+	apiApprovalsTest(t, a, newSocket(t, a.web), bob, alice)
 	passwordsThatWait(t, a, alice, bob)
 	invitationThatWaits(t, a, newSocket(t, a.web), alice, bob)
 }
 
-// apiApprovalsTest asks for approval at the console, which can never approve.
-func apiApprovalsTest(t *testing.T, a *appliance, s *socket, bob *browser) {
+// apiApprovalsTest asks for approval at the console, which can never approve, and needs one more than people.
+func apiApprovalsTest(t *testing.T, a *appliance, s *socket, bob, alice *browser) {
 	t.Helper()
 	m := s.refused(s.send(remove, "/applications/nginx", "", nil), http.StatusConflict, "needs_approval")
-	if !strings.Contains(m, "1 person") {
+	if !strings.Contains(m, "2 people") {
 		t.Errorf("it says %q", m)
 	}
 	var list []node.ApprovalView
 	s.ask(get, "/approvals", nil, http.StatusOK, &list)
 	one := list[0]
-	if one.State != cluster.ApprovalWaiting || !one.Mine || one.MayDecide || one.Needs != 1 || one.Asker.Kind != cluster.ByConsole || !strings.Contains(one.Exactly, `"nginx"`) {
+	if one.State != cluster.ApprovalWaiting || !one.Mine || one.MayDecide || one.Needs != 2 || one.Asker.Kind != cluster.ByConsole || !strings.Contains(one.Exactly, `"nginx"`) {
 		t.Errorf("the request is %+v", one)
 	}
 	var v node.ApprovalView
@@ -124,7 +124,8 @@ func apiApprovalsTest(t *testing.T, a *appliance, s *socket, bob *browser) {
 	}
 	s.refused(s.send(remove, "/applications/nginx", "", nil), http.StatusConflict, "needs_approval")
 	s.ask(get, "/approvals", nil, http.StatusOK, &list)
-	bob.follow(bob.approves("/approvals/"+list[0].ID)).wants(t, http.StatusOK, "Done")
+	bob.follow(bob.approves("/approvals/"+list[0].ID)).wants(t, http.StatusOK, "Waits: 1 of 2", "asked for at a console")
+	alice.follow(alice.approves("/approvals/"+list[0].ID)).wants(t, http.StatusOK, "Done")
 	if _, ok := a.State().Apps["nginx"]; ok {
 		t.Error("what a console asked for was not done with the approval")
 	}
@@ -174,7 +175,7 @@ func invitationThatWaits(t *testing.T, a *appliance, s *socket, alice, bob *brow
 	var first, i invited
 	s.ask(post, "/cluster/invitations", map[string]any{"node": "node9", "hours": 3}, http.StatusAccepted, &first)
 	s.ask(post, "/cluster/invitations", map[string]any{"node": "node9", "hours": 3}, http.StatusAccepted, &i)
-	if i.Code == "" || i.Fingerprint == "" || !i.Expires.IsZero() || i.Seconds != 3*3600 || !strings.Contains(i.Waits, "1 person") {
+	if i.Code == "" || i.Fingerprint == "" || !i.Expires.IsZero() || i.Seconds != 3*3600 || !strings.Contains(i.Waits, "2 people") {
 		t.Errorf("the invitation is %+v", i)
 	}
 	hash, err := cluster.HashCode(i.Code)
@@ -193,7 +194,8 @@ func invitationThatWaits(t *testing.T, a *appliance, s *socket, alice, bob *brow
 	if len(waiting) != 1 {
 		t.Fatalf("%d requests wait for one invitation", len(waiting))
 	}
-	bob.follow(bob.approves("/approvals/"+waiting[0])).wants(t, http.StatusOK, "Done")
+	bob.follow(bob.approves("/approvals/"+waiting[0])).wants(t, http.StatusOK, "Waits: 1 of 2")
+	alice.follow(alice.approves("/approvals/"+waiting[0])).wants(t, http.StatusOK, "Done")
 	if made := a.State().Invites[hash]; made.Expires.Sub(made.Created) != 3*time.Hour {
 		t.Errorf("approved, the invitation is %+v", made)
 	}
