@@ -271,6 +271,7 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 // wantsApproval makes a policy, and a request that waits for somebody.
 func wantsApproval(t *testing.T, first *appliance) {
 	t.Helper()
+	first.colleague(t, "olga", cluster.RoleGrant{Role: cluster.SecurityOfficer}) // one officer alone cannot be under a policy
 	if err := first.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer); err != nil {
 		t.Fatal(err)
 	}
