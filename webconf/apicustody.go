@@ -38,7 +38,11 @@ func apiActivateAll(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusAccepted, job)
+	shown, err := c.m.Jobs.Get(job.ID) // as it is now: the job goes on writing its own
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusAccepted, shown)
 }
 
 // apiNeeds answers with what every node that answers waits for from custodians.
