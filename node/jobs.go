@@ -163,14 +163,19 @@ func (j *Jobs) forget() {
 
 // List returns the jobs, the newest first.
 func (j *Jobs) List() ([]Job, error) {
-	list, err := all[Job](j.m.node.store, bucketJobs)
+	// What runs is looked at first: a job that ends meanwhile is in the store by then.
+	var running []Job
 	j.mu.Lock()
 	for _, job := range j.running {
-		if job.State == JobRunning {
-			list = append(list, *job)
-		}
+		running = append(running, *job)
 	}
 	j.mu.Unlock()
+	list, err := all[Job](j.m.node.store, bucketJobs)
+	for _, job := range running {
+		if !slices.ContainsFunc(list, func(stored Job) bool { return stored.ID == job.ID }) {
+			list = append(list, job)
+		}
+	}
 	slices.SortFunc(list, func(a, b Job) int { return b.Began.Compare(a.Began) })
 	return list, err
 }
