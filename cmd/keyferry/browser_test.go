@@ -78,6 +78,24 @@ func (b *tab) click(words string) {
 	b.do("click "+words, chromedp.Click(x, chromedp.NodeVisible))
 }
 
+// send clicks the button of a form and waits for the page that answers: what loads the page again before
+// then takes the form back.
+func (b *tab) send(words string) {
+	b.t.Helper()
+	b.do("mark the page", chromedp.Evaluate[chromedp.Void]("window.before = true"))
+	b.click(words)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		fresh, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`!window.before && document.readyState === "complete"`))
+		if err == nil && fresh {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.screenshot("failed")
+			b.t.Fatalf("no page answered %q (%v)", words, err)
+		}
+	}
+}
+
 // menu follows a link of the navigation.
 func (b *tab) menu(words string) {
 	b.t.Helper()
@@ -173,7 +191,7 @@ func browserStory(t *testing.T, d *testDemo) {
 	b.visit(d.Nodes[0].WebConf + "/sync?slot=" + url.QueryEscape(d.Slots[0].Label))
 	b.see("lacks 1 key")
 	b.screenshot("story-4-plan")
-	b.click("Make package")
+	b.send("Make package")
 	b.reloadUntil("The package is made")
 	b.click("See the package")
 	b.see("Receipts")
@@ -194,7 +212,7 @@ func browserStory(t *testing.T, d *testDemo) {
 	if k, _ := d.coverage(t, 1, storyLabel); k.Nodes["node2"] != node.Missing {
 		t.Errorf("after the preview the key is %s", k.Nodes["node2"])
 	}
-	b.click("Import 1 key")
+	b.send("Import 1 key")
 	b.reloadUntil("Imported 1 Already there 0")
 	b.screenshot("story-7-imported")
 	d.must(t, 2, "", "sync", "import", file) // node3, by command line

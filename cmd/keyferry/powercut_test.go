@@ -65,7 +65,7 @@ func powerCut(all, t *testing.T, d *testDemo) {
 	a.reloadUntil("3 of 9 tokens")
 	a.screenshot("power-1-closed")
 	a.do("enter the code", chromedp.SendKeys(chromedp.CSS(`main input[type=password][name^="code."]`), d.Slots[0].PIN, chromedp.NodeVisible))
-	a.click("Open what can be opened")
+	a.send("Open what can be opened")
 	a.reloadUntil("demo-ca node3 Open")
 	a.screenshot("power-2-codes")
 	b.contribute(d.Nodes[1].WebConf, people["bert"])
@@ -123,12 +123,12 @@ func (b *tab) becomeCustodian(webconf string, p demoPerson) {
 	field("/account/password", "old", p.password)
 	field("/account/password", "new", p.own())
 	field("/account/password", "again", p.own())
-	b.click("Change password")
+	b.send("Change password")
 	b.see("Your password is changed")
 	b.visit(webconf + "/account")
 	field("/account/custodian", "new", "passphrase of "+p.name)
 	field("/account/custodian", "again", "passphrase of "+p.name)
-	b.click("Set the passphrase")
+	b.send("Set the passphrase")
 	b.see("You are a custodian")
 }
 
@@ -139,7 +139,7 @@ func (b *tab) contribute(webconf string, p demoPerson) {
 	b.menu("Activation")
 	b.reloadUntil("of 2")
 	b.fill("passphrase", "passphrase of "+p.name)
-	b.click("Open what can be opened")
+	b.send("Open what can be opened")
 }
 
 // daemon starts a node's daemon in place of the demo's own.
