@@ -54,13 +54,14 @@ type testDemo struct {
 	readyFile
 	dir string
 	cmd *exec.Cmd
+	end chan struct{}    // closed once cmd has ended
 	own []*daemonProcess // that run in place of the demo's daemons
 }
 
 // startDemo runs the demo and waits for its ready file.
 func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
 	t.Helper()
-	d := &testDemo{dir: dir}
+	d := &testDemo{dir: dir, end: make(chan struct{})}
 	ready := filepath.Join(dir, "ready.json")
 	args := append([]string{"demo", "--dir", dir, "--port-base", fmt.Sprint(base), "--ready", ready}, extra...)
 	d.cmd = exec.Command(os.Args[0], args...)
@@ -69,16 +70,12 @@ func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- d.cmd.Wait() }()
+	go func() {
+		defer close(d.end)
+		d.cmd.Wait()
+	}()
 	t.Cleanup(func() {
-		d.cmd.Process.Signal(syscall.SIGINT)
-		select {
-		case <-ended:
-		case <-time.After(time.Minute):
-			d.cmd.Process.Kill()
-			t.Error("the demo does not end")
-		}
+		d.interrupt(t)
 		if t.Failed() {
 			t.Logf("the demo said:\n%s", out.String())
 			for _, n := range d.Nodes {
@@ -96,13 +93,24 @@ func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
 			return d
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("the demo ended: %v\n%s", err, out.String())
+		case <-d.end:
+			t.Fatalf("the demo ended: %v\n%s", d.cmd.ProcessState, out.String())
 		case <-deadline:
 			t.Fatalf("the demo is not ready:\n%s", out.String())
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// interrupt sends the demo Ctrl-C, and waits for its end.
+func (d *testDemo) interrupt(t testing.TB) {
+	t.Helper()
+	d.cmd.Process.Signal(syscall.SIGINT)
+	select {
+	case <-d.end:
+	case <-time.After(time.Minute):
+		d.cmd.Process.Kill()
+		t.Error("the demo does not end")
 	}
 }
 
@@ -112,7 +120,7 @@ func (d *testDemo) stop(t testing.TB) {
 	for _, p := range d.own {
 		p.stop()
 	}
-	d.cmd.Process.Signal(syscall.SIGINT)
+	d.interrupt(t)
 	for _, n := range d.Nodes {
 		waitGone(t, n.PID)
 	}
