@@ -59,7 +59,11 @@ type demo struct {
 
 	secrets demoSecrets
 	nodes   []*demoNode
+	closed  map[seatOf]bool // what people have changed so that the demo cannot open it any more
 }
+
+// A seatOf names a slot's place on a node.
+type seatOf struct{ slot, node string }
 
 // demoSecrets are kept in the demo's directory, so that it can be started again.
 type demoSecrets struct {
@@ -299,8 +303,10 @@ func (d *demo) members(ctx context.Context) error {
 	return nil
 }
 
-// slots makes the two slots on every node, and opens the manual one.
+// slots makes the two slots on every node, and opens the manual one. Whoever plays with the demo may have
+// changed them; that keeps it from nothing else.
 func (d *demo) slots(ctx context.Context) error {
+	d.closed = map[seatOf]bool{}
 	for _, n := range d.nodes {
 		list, err := get[slotList](ctx, n.api, "/slots")
 		if err != nil {
@@ -315,10 +321,16 @@ func (d *demo) slots(ctx context.Context) error {
 			switch {
 			case !ok:
 				_, err = post[node.SlotView](ctx, n.api, "/slots", s)
-			case v.State != cluster.Active && v.Mode == cluster.Manual:
+			case v.State == cluster.Active:
+			case v.Mode == cluster.Manual && s.Label == demoCA:
 				_, err = post[node.SlotView](ctx, n.api, "/slots/"+s.Label+"/activate", map[string][]byte{"code": []byte(d.secrets.PIN)})
+			case v.Mode != cluster.Generated:
+				err = errors.New("people open it")
 			}
-			if err != nil {
+			if ok && err != nil {
+				fmt.Fprintf(d.out, "%s: slot %s stays closed: %v\n", n.name, s.Label, err)
+				d.closed[seatOf{s.Label, n.name}] = true
+			} else if err != nil {
 				return fmt.Errorf("%s: slot %s: %w", n.name, s.Label, err)
 			}
 		}
@@ -326,29 +338,40 @@ func (d *demo) slots(ctx context.Context) error {
 	return nil
 }
 
-// settled waits until every node knows that both slots are active everywhere and can receive packages, and
-// has told which keys it holds.
+// settled waits until every node knows that the demo's slots are active everywhere and can receive packages,
+// and has told which keys it holds.
 func (d *demo) settled(ctx context.Context) error {
 	for _, n := range d.nodes {
-		err := n.await(ctx, "both slots are active everywhere", func() (bool, error) {
-			list, err := get[slotList](ctx, n.api, "/slots")
-			if err != nil || len(list.Slots) != 2 || len(list.Here) != 2 || list.Here[0].Listed.IsZero() || list.Here[1].Listed.IsZero() {
-				return false, nil
-			}
-			for _, s := range list.Slots {
-				for _, o := range d.nodes {
-					if seat := s.Seats[o.name]; seat.State != cluster.Active || seat.Receiver == "" {
-						return false, nil
-					}
-				}
-			}
-			return true, nil
-		})
-		if err != nil {
+		if err := n.await(ctx, "the slots are active everywhere", func() (bool, error) { return d.settledOn(ctx, n), nil }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (d *demo) settledOn(ctx context.Context, n *demoNode) bool {
+	list, err := get[slotList](ctx, n.api, "/slots")
+	if err != nil {
+		return false
+	}
+	ready := map[seatOf]bool{}
+	for _, s := range list.Slots {
+		for name, seat := range s.Seats {
+			ready[seatOf{s.Label, name}] = seat.State == cluster.Active && seat.Receiver != ""
+		}
+	}
+	for _, v := range list.Here {
+		here := seatOf{v.Label, n.name}
+		ready[here] = ready[here] && !v.Listed.IsZero()
+	}
+	for _, label := range []string{demoCA, demoAuto} {
+		for _, o := range d.nodes {
+			if seat := (seatOf{label, o.name}); !ready[seat] && !d.closed[seat] {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // stop ends the daemons, all at once: no leader is left to hand over to.
