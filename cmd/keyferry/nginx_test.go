@@ -244,10 +244,11 @@ func (w *webServer) powerCut(t testing.TB, daemon *daemonProcess) {
 	pid := w.pid()
 	daemon.cmd.Process.Kill()
 	daemon.wait()
-	for _, worker := range children(pid) {
+	workers := children(pid)
+	syscall.Kill(pid, syscall.SIGKILL) // first, or it starts another worker
+	for _, worker := range workers {
 		syscall.Kill(worker, syscall.SIGKILL)
 	}
-	syscall.Kill(pid, syscall.SIGKILL)
 	if err := os.RemoveAll(filepath.Dir(filepath.Dir(w.show.Files[0].Path))); err != nil {
 		t.Fatal(err)
 	}
