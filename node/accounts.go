@@ -25,24 +25,37 @@ type Accounts struct {
 	mu    sync.Mutex
 	fails map[string]failures // by account
 	used  map[string]uint64   // by account: the time step of the last one-time password taken here
+	cost  hashCost
 }
 
-// Parameters of argon2id (RFC 9106): 64 MiB and three passes take about 0.15 s of one core. Two at a time
-// bound the memory that a crowd at the login page can take.
+// A hashCost is what argon2id is asked to spend (RFC 9106).
+type hashCost struct {
+	passes, memory uint32 // memory in KiB
+	threads        uint8
+}
+
+// 64 MiB and three passes take about 0.15 s of one core. Two at a time bound the memory that a crowd at the
+// login page can take.
+var (
+	passwordCost = hashCost{passes: 3, memory: 64 << 10, threads: 1}
+	leastCost    = hashCost{passes: 1, memory: 8, threads: 1}
+)
+
 const (
-	hashTime    = 3
-	hashMemory  = 64 << 10 // KiB
-	hashThreads = 1
-	hashSize    = 32
-	hashSalt    = 16
-	hashAtOnce  = 2
+	hashSize   = 32
+	hashSalt   = 16
+	hashAtOnce = 2
 
 	minPassword = 12  // characters
 	maxPassword = 256 // bytes
 )
 
 func newAccounts(m *Member) *Accounts {
-	return &Accounts{m: m, hashing: make(chan struct{}, hashAtOnce), fails: map[string]failures{}, used: map[string]uint64{}}
+	a := &Accounts{m: m, hashing: make(chan struct{}, hashAtOnce), fails: map[string]failures{}, used: map[string]uint64{}, cost: passwordCost}
+	if m != nil && m.node.cfg.WeakHashes {
+		a.cost = leastCost
+	}
+	return a
 }
 
 // Any tells whether there is an account at all; before that, the first administrator can be made.
@@ -115,20 +128,28 @@ func checkPassword(password string) error {
 	return nil
 }
 
-// unknownHash has the cost of a real one and no password.
-var unknownHash = encodeHash(make([]byte, hashSalt), make([]byte, hashSize))
+// unknown has the cost of a real hash and no password.
+func (c hashCost) unknown() string { return c.encode(make([]byte, hashSalt), make([]byte, hashSize)) }
 
-func encodeHash(salt, sum []byte) string {
+func (c hashCost) encode(salt, sum []byte) string {
 	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, hashMemory, hashTime, hashThreads, b64.EncodeToString(salt), b64.EncodeToString(sum))
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.memory, c.passes, c.threads, b64.EncodeToString(salt), b64.EncodeToString(sum))
+}
+
+// readCost holds the parameters of a stored hash to what a node is ready to spend.
+func readCost(memory, passes, threads int) (hashCost, error) {
+	if memory < int(leastCost.memory) || memory > 4*int(passwordCost.memory) || passes < 1 || passes > 16 || threads < 1 || threads > 8 {
+		return hashCost{}, errors.New("unknown parameters of argon2id")
+	}
+	return hashCost{uint32(passes), uint32(memory), uint8(threads)}, nil
 }
 
 // hash makes the stored form of a password.
 func (a *Accounts) hash(ctx context.Context, password string) (string, error) {
 	salt := make([]byte, hashSalt)
 	rand.Read(salt)
-	sum, err := a.argon2(ctx, password, salt, hashTime, hashMemory, hashThreads, hashSize)
-	return encodeHash(salt, sum), err
+	sum, err := a.argon2(ctx, password, salt, a.cost, hashSize)
+	return a.cost.encode(salt, sum), err
 }
 
 // verify compares a password with its stored form.
@@ -138,27 +159,30 @@ func (a *Accounts) verify(ctx context.Context, encoded, password string) (bool, 
 	if len(parts) != 6 || parts[1] != "argon2id" {
 		return false, errors.New("a stored password has an unknown form")
 	}
-	if _, err := fmt.Sscanf(parts[2]+","+parts[3], "v=%d,m=%d,t=%d,p=%d", &v, &memory, &passes, &threads); err != nil ||
-		v != argon2.Version || memory < 8 || memory > 4*hashMemory || passes < 1 || passes > 16 || threads < 1 || threads > 8 {
+	if _, err := fmt.Sscanf(parts[2]+","+parts[3], "v=%d,m=%d,t=%d,p=%d", &v, &memory, &passes, &threads); err != nil || v != argon2.Version {
 		return false, errors.New("a stored password has unknown parameters")
+	}
+	cost, err := readCost(memory, passes, threads)
+	if err != nil {
+		return false, fmt.Errorf("a stored password: %w", err)
 	}
 	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
 	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
 	if err1 != nil || err2 != nil || len(want) < 16 || len(want) > 64 {
 		return false, errors.New("a stored password has an unknown form")
 	}
-	got, err := a.argon2(ctx, password, salt, uint32(passes), uint32(memory), uint8(threads), uint32(len(want)))
+	got, err := a.argon2(ctx, password, salt, cost, uint32(len(want)))
 	return err == nil && subtle.ConstantTimeCompare(got, want) == 1, err
 }
 
 // argon2 waits for its turn, and gives the memory back when nobody else waits.
-func (a *Accounts) argon2(ctx context.Context, password string, salt []byte, passes, memory uint32, threads uint8, size uint32) ([]byte, error) {
+func (a *Accounts) argon2(ctx context.Context, password string, salt []byte, cost hashCost, size uint32) ([]byte, error) {
 	select {
 	case a.hashing <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	sum := argon2.IDKey([]byte(password), salt, passes, memory, threads, size)
+	sum := argon2.IDKey([]byte(password), salt, cost.passes, cost.memory, cost.threads, size)
 	<-a.hashing
 	if len(a.hashing) == 0 {
 		debug.FreeOSMemory()

@@ -13,7 +13,7 @@ import (
 // newPerson makes an account that can act at once.
 func newPerson(t testing.TB, m *Member, name string, roles ...string) cluster.Actor {
 	t.Helper()
-	cmd := &cluster.PutAccount{Name: name, Hash: unknownHash, New: true}
+	cmd := &cluster.PutAccount{Name: name, Hash: leastCost.unknown(), New: true}
 	for _, role := range roles {
 		cmd.Roles = append(cmd.Roles, cluster.RoleGrant{Role: role})
 	}

@@ -48,8 +48,8 @@ func testConfig(t testing.TB, dir, name string) Config {
 	return Config{
 		Name: name, Dir: filepath.Join(dir, "data"), Version: "test", PeerListen: address, PeerAddress: address,
 		WebURL: "https://" + freeAddress(t), Modules: []ModuleConfig{{Name: "softhsm", Path: soft.Path, Env: soft.Env}},
-		RestartDir: filepath.Join(dir, "restart.d"),
-		Log:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", name),
+		RestartDir: filepath.Join(dir, "restart.d"), WeakHashes: true,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", name),
 	}
 }
 

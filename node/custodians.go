@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
-	"golang.org/x/crypto/argon2"
 )
 
 // Custody is how codes are shared: people who hold shares, and nodes that collect them to open slots.
@@ -136,7 +135,8 @@ const custodianTries = "\x00custodian "
 func (c *Custody) sealKey(ctx context.Context, account, id string, seed, passphrase []byte) (string, error) {
 	salt := make([]byte, hashSalt)
 	rand.Read(salt)
-	key, err := c.m.Accounts.argon2(ctx, string(passphrase), salt, hashTime, hashMemory, hashThreads, 32)
+	cost := c.m.Accounts.cost
+	key, err := c.m.Accounts.argon2(ctx, string(passphrase), salt, cost, 32)
 	if err != nil {
 		return "", err
 	}
@@ -145,9 +145,7 @@ func (c *Custody) sealKey(ctx context.Context, account, id string, seed, passphr
 	if err != nil {
 		return "", err
 	}
-	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, hashMemory, hashTime, hashThreads, b64.EncodeToString(salt),
-		b64.EncodeToString(aead.Seal(nil, nil, seed, c.keyName(account, id)))), nil
+	return cost.encode(salt, aead.Seal(nil, nil, seed, c.keyName(account, id))), nil
 }
 
 func (c *Custody) keyName(account, id string) []byte {
@@ -175,10 +173,11 @@ func (c *Custody) openKey(ctx context.Context, account string, custodian cluster
 	threads, _ := strconv.Atoi(parts[3])
 	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
 	box, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-	if err1 != nil || err2 != nil || memory < 8 || memory > 4*hashMemory || passes < 1 || passes > 16 || threads < 1 || threads > 8 || len(salt) < 8 || len(salt) > 64 {
+	cost, err := readCost(memory, passes, threads)
+	if err1 != nil || err2 != nil || err != nil || len(salt) < 8 || len(salt) > 64 {
 		return nil, fmt.Errorf("the custodian key of %s is stored with unknown parameters", account)
 	}
-	key, err := c.m.Accounts.argon2(ctx, string(passphrase), salt, uint32(passes), uint32(memory), uint8(threads), 32)
+	key, err := c.m.Accounts.argon2(ctx, string(passphrase), salt, cost, 32)
 	if err != nil {
 		return nil, err
 	}

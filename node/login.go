@@ -90,7 +90,7 @@ func (a *Accounts) prove(ctx context.Context, name, password, from string) (clus
 	known = known && !account.Disabled
 	encoded := account.Hash
 	if !known { // takes as long as a wrong password
-		encoded = unknownHash
+		encoded = a.cost.unknown()
 	}
 	right, err := a.verify(ctx, encoded, password)
 	if err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	Command []string // how HSM workers are started; see hsm.Config
 	Log     *slog.Logger
 
+	WeakHashes bool // passwords are hashed at the lowest cost: for tests, which log in often
+
 	// Fault stands around steps that change something, when it is set: tests end the process there.
 	Fault func(step string)
 }

@@ -34,7 +34,7 @@ const (
 
 // sealer makes the cipher that the password of an account stands for.
 func (a *Accounts) sealer(ctx context.Context, password string, salt []byte) (cipher.AEAD, error) {
-	key, err := a.argon2(ctx, password, salt, hashTime, hashMemory, hashThreads, 32)
+	key, err := a.argon2(ctx, password, salt, a.cost, 32)
 	if err != nil {
 		return nil, err
 	}

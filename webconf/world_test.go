@@ -77,7 +77,7 @@ func newAppliance(t testing.TB, name string, change ...func(*node.Config)) (*app
 	cfg := node.Config{
 		Name: name, Dir: filepath.Join(dir, "data"), Version: "1.0-test", PeerListen: peer.Addr().String(), PeerAddress: peer.Addr().String(),
 		WebURL: "https://" + console.Addr().String(), Modules: []node.ModuleConfig{{Name: "softhsm", Path: a.soft.Path, Env: a.soft.Env}},
-		RestartDir: restart, CodesDir: filepath.Join(codes, "codes"), Log: log,
+		RestartDir: restart, CodesDir: filepath.Join(codes, "codes"), Log: log, WeakHashes: true,
 		Kubernetes: []node.KubernetesConfig{{Name: "prod"}}, Webhooks: []node.WebhookConfig{{Name: "deployer"}},
 	}
 	for _, f := range change {
