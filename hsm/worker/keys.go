@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/miekg/pkcs11"
@@ -55,20 +56,36 @@ func (w *worker) generate(a hsm.GenerateArgs) (hsm.Key, error) {
 		}); err != nil {
 			return err
 		}
-		t.listing.Lock()
-		defer t.listing.Unlock()
-		if err := w.list(t, s, false); err != nil {
-			return err
-		}
-		for _, k := range t.cache.reply.Keys {
-			if k.Ref == w.ref(made) {
-				key = k
-				return nil
-			}
-		}
-		return &hsm.Error{Code: hsm.NoKey, Detail: "the key was made, but the token does not list it"}
+		var err error
+		key, err = w.listed(t, s, made)
+		return err
 	})
 	return key, failure(fmt.Sprintf("new key %q", a.Spec.Label), err)
+}
+
+// A key that another program's reading has torn is read again: SoftHSM's processes disturb one another for
+// some milliseconds.
+const (
+	tornTries = 20
+	tornPause = 25 * time.Millisecond
+)
+
+// listed is a key of the token as the listing has it.
+func (w *worker) listed(t *openToken, s pkcs11.SessionHandle, h pkcs11.ObjectHandle) (hsm.Key, error) {
+	t.listing.Lock()
+	defer t.listing.Unlock()
+	for range tornTries {
+		if err := w.list(t, s, false); err != nil {
+			return hsm.Key{}, err
+		}
+		for _, k := range t.cache.reply.Keys {
+			if k.Ref == w.ref(h) {
+				return k, nil
+			}
+		}
+		time.Sleep(tornPause)
+	}
+	return hsm.Key{}, &hsm.Error{Code: hsm.NoKey, Detail: "the key was made, but the token does not list it"}
 }
 
 // generateIn makes a key, on the token or in the session, and its public key object where it has one.
