@@ -185,6 +185,20 @@ type Objects struct {
 	Loose int
 }
 
+// PublicObjects is what a token shows to whoever has not its code: public keys and certificates.
+type PublicObjects struct {
+	Keys         []PublicKey
+	Certificates []Certificate
+}
+
+// PublicKey is a public key object on a token.
+type PublicKey struct {
+	Ref   Ref
+	ID    []byte
+	Label string
+	DER   []byte // SubjectPublicKeyInfo
+}
+
 // KeySpec says which key to generate.
 type KeySpec struct {
 	Type        string // "RSA", "EC" or "AES"

@@ -286,7 +286,7 @@ func (m *Module) guard(op string, f func() error) error {
 
 // repeatable are the operations that may be done twice. When the child ends during one of them, the
 // next child is asked.
-var repeatable = map[string]bool{OpInfo: true, OpObjects: true, OpSweep: true, OpSelfTest: true}
+var repeatable = map[string]bool{OpInfo: true, OpObjects: true, OpPublic: true, OpSweep: true, OpSelfTest: true}
 
 // once enters, calls and leaves.
 func once[R any](ctx context.Context, m *Module, op string, args any, limit time.Duration) (R, error) {

@@ -12,6 +12,7 @@ const (
 	OpLogout    = "logout"     // TokenArgs -> Empty
 	OpSetCode   = "set-code"   // SetCodeArgs -> Empty
 	OpObjects   = "objects"    // ObjectsArgs -> Objects
+	OpPublic    = "public"     // TokenArgs -> PublicObjects: what the token shows without its code
 	OpGenerate  = "generate"   // GenerateArgs -> Key
 	OpDestroy   = "destroy"    // RefArgs -> Empty
 	OpSign      = "sign"       // SignArgs -> BytesReply

@@ -180,6 +180,12 @@ func (t *Token) Objects(ctx context.Context, generation uint64, fresh bool) (Obj
 	return once[Objects](ctx, t.module, OpObjects, ObjectsArgs{t.Serial, generation, fresh}, listDeadline)
 }
 
+// Public lists public keys and certificates. The token need not be open, so nothing here is proved: a public key
+// object may stand there without a private key.
+func (t *Token) Public(ctx context.Context) (PublicObjects, error) {
+	return once[PublicObjects](ctx, t.module, OpPublic, TokenArgs{t.Serial}, listDeadline)
+}
+
 // Generate makes a key (or key pair, with its public key object) on the token.
 func (t *Token) Generate(ctx context.Context, spec KeySpec) (Key, error) {
 	if len(spec.ID) > MaxLabel || len(spec.Label) > MaxLabel {

@@ -59,6 +59,7 @@ var operations = map[string]func(*worker, func(any) error) (any, error){
 	hsm.OpLogout:    operation((*worker).logout),
 	hsm.OpSetCode:   operation((*worker).setCode),
 	hsm.OpObjects:   operation((*worker).objects),
+	hsm.OpPublic:    operation((*worker).publicObjects),
 	hsm.OpGenerate:  operation((*worker).generate),
 	hsm.OpDestroy:   operation((*worker).destroy),
 	hsm.OpSign:      operation((*worker).sign),
