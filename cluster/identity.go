@@ -3,6 +3,7 @@ package cluster
 import (
 	"crypto/x509"
 	"net/url"
+	"path"
 	"time"
 )
 
@@ -10,9 +11,10 @@ import (
 // node in a URI; the node's identity certificate (PIC), whose key is in its HSM; and the owner
 // certificate (POC), which every member holds as the root.
 
-// NodeURI is the name of a node in its leaf certificate (subjectAltName, RFC 5280, section 4.2.1.6).
+// NodeURI is the name of a node in its leaf certificate (subjectAltName, RFC 5280, section 4.2.1.6). It has no
+// authority: that would have to be a host name, which the id of a cluster is not.
 func NodeURI(cluster, node string) *url.URL {
-	return &url.URL{Scheme: "keyferry", Host: cluster, Path: "/" + node}
+	return &url.URL{Scheme: "keyferry", Opaque: cluster + "/" + node}
 }
 
 // peer is a node at the other end of a connection, as its certificates prove it.
@@ -52,11 +54,11 @@ func (l *Link) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) (peer, 
 
 // nodeName reads the node's name from the only URI of a leaf.
 func (l *Link) nodeName(leaf *x509.Certificate) (string, error) {
-	if len(leaf.URIs) != 1 || len(leaf.URIs[0].Path) < 2 {
+	if len(leaf.URIs) != 1 {
 		return "", errorf(Denied, "the certificate of the other side does not name one node")
 	}
 	uri := leaf.URIs[0]
-	name := uri.Path[1:]
+	name := path.Base(uri.Opaque)
 	if checkName("node name", name) != nil || uri.String() != NodeURI(l.cfg.Cluster, name).String() {
 		return "", errorf(Denied, "the certificate of the other side names %q, which is no node of this cluster", clip(uri.String()))
 	}

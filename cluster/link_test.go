@@ -165,8 +165,10 @@ func TestLinkRefusesClients(t *testing.T) {
 		"no name":                {leaf(func(c *x509.Certificate) { c.URIs = nil }), nil, false},
 		"two names":              {leaf(func(c *x509.Certificate) { c.URIs = append(c.URIs, NodeURI("c1", "node3")) }), nil, false},
 		"name with a query":      {leaf(func(c *x509.Certificate) { c.URIs[0].RawQuery = "x" }), nil, false},
-		"name with a user":       {leaf(func(c *x509.Certificate) { c.URIs[0].User = url.User("x") }), nil, false},
-		"name in capitals":       {leaf(func(c *x509.Certificate) { c.URIs[0].Path = "/NODE2" }), nil, false},
+		"name with a user":       {leaf(func(c *x509.Certificate) { c.URIs[0].Opaque = "x@c1/node2" }), nil, false},
+		"name in capitals":       {leaf(func(c *x509.Certificate) { c.URIs[0].Opaque = "c1/NODE2" }), nil, false},
+		"name with a host":       {leaf(func(c *x509.Certificate) { c.URIs = []*url.URL{{Scheme: "keyferry", Host: "c1", Path: "/node2"}} }), nil, false},
+		"name with a step more":  {leaf(func(c *x509.Certificate) { c.URIs[0].Opaque = "c1/c1/node2" }), nil, false},
 		"DNS name only":          {leaf(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"node2"} }), nil, false},
 		"expired": {leaf(func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
