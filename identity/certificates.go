@@ -1,28 +1,25 @@
-package node
+package identity
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
-	"fmt"
+	"encoding/asn1"
 	"math/big"
 	"net"
 	"net/url"
 	"time"
-
-	"github.com/keyferry/keyferry/cluster"
 )
 
 // How long certificates live. Owner and identity are replaced by people; leaves by the daemon.
 const (
-	ownerLife    = 20 * 365 * 24 * time.Hour
-	identityLife = 10 * 365 * 24 * time.Hour
-	// leafLife is how long a node stays in the cluster while its HSM, which signs the next leaf, is down.
-	leafLife   = 30 * 24 * time.Hour
-	leafRenew  = 20 * 24 * time.Hour // before its end
+	OwnerLife    = 20 * 365 * 24 * time.Hour
+	IdentityLife = 10 * 365 * 24 * time.Hour
+	// LeafLife is how long a node stays in the cluster while its HSM, which signs the next leaf, is down.
+	LeafLife   = 30 * 24 * time.Hour
+	LeafRenew  = 20 * 24 * time.Hour // before its end
 	clockSlack = 5 * time.Minute     // certificates are valid from a little before now
 )
 
@@ -33,13 +30,14 @@ func serialNumber() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// ownerCertificate is the POC: self-signed, the root of all identities of a cluster.
-func ownerCertificate(clusterName string, owner crypto.Signer, now time.Time) ([]byte, error) {
+// OwnerCertificate is the POC: self-signed, the root of all identities of an owner. The name is the owner's,
+// for people; in a cluster it is that of the cluster.
+func OwnerCertificate(name string, owner crypto.Signer, now time.Time) ([]byte, error) {
 	t := &x509.Certificate{
 		SerialNumber:          serialNumber(),
-		Subject:               pkix.Name{CommonName: "Keyferry owner", Organization: []string{clusterName}},
+		Subject:               pkix.Name{CommonName: "Keyferry owner", Organization: []string{name}},
 		NotBefore:             now.Add(-clockSlack),
-		NotAfter:              now.Add(ownerLife),
+		NotAfter:              now.Add(OwnerLife),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -48,60 +46,55 @@ func ownerCertificate(clusterName string, owner crypto.Signer, now time.Time) ([
 	return x509.CreateCertificate(rand.Reader, t, t, owner.Public(), owner)
 }
 
-// identityRequest is what a node says about itself when it asks for its identity certificate.
-func identityRequest(name, serial string, identity crypto.Signer) ([]byte, error) {
+// Request is what a device says about itself when it asks for its identity certificate (PKCS #10, RFC 2986).
+func Request(name, serial string, identity crypto.Signer) ([]byte, error) {
 	t := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, SerialNumber: serial}}
 	return x509.CreateCertificateRequest(rand.Reader, t, identity)
 }
 
-// parseRequest checks a request: its signature, its curve, and that it asks for nothing but a name.
-func parseRequest(der []byte) (*x509.CertificateRequest, error) {
-	if len(der) > 4096 {
-		return nil, errors.New("the certificate request is too long")
-	}
-	r, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return nil, fmt.Errorf("the certificate request cannot be read: %w", err)
-	}
-	if err := r.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the certificate request is not signed by its own key: %w", err)
-	}
-	if k, ok := r.PublicKey.(*ecdsa.PublicKey); !ok || k.Params().Name != "P-521" {
-		return nil, errors.New("an identity key is an EC key on P-521")
-	}
-	if len(r.Extensions) > 0 || len(r.DNSNames)+len(r.IPAddresses)+len(r.URIs)+len(r.EmailAddresses) > 0 {
-		return nil, errors.New("the certificate request asks for extensions")
-	}
-	return r, nil
+// Certificate is a PIC: it names a device and its admin token, and may certify that device's leaves.
+func Certificate(r *x509.CertificateRequest, poc *x509.Certificate, owner crypto.Signer, now time.Time) ([]byte, error) {
+	t := identityTemplate(r.Subject.CommonName, r.Subject.SerialNumber, now)
+	t.Subject.Organization = poc.Subject.Organization
+	t.NotAfter = earlier(t.NotAfter, poc.NotAfter)
+	return x509.CreateCertificate(rand.Reader, t, poc, r.PublicKey, owner)
 }
 
-// identityCertificate is a PIC: it names a node and its admin token, and may certify that node's leaves.
-func identityCertificate(r *x509.CertificateRequest, poc *x509.Certificate, owner crypto.Signer, now time.Time) ([]byte, error) {
-	t := &x509.Certificate{
+// SelfSigned is a PIC that no owner vouches for. Others must compare its fingerprint.
+func SelfSigned(name, serial string, identity crypto.Signer, now time.Time) ([]byte, error) {
+	t := identityTemplate(name, serial, now)
+	return x509.CreateCertificate(rand.Reader, t, t, identity.Public(), identity)
+}
+
+func identityTemplate(name, serial string, now time.Time) *x509.Certificate {
+	return &x509.Certificate{
 		SerialNumber:          serialNumber(),
-		Subject:               pkix.Name{CommonName: r.Subject.CommonName, SerialNumber: r.Subject.SerialNumber, Organization: poc.Subject.Organization},
+		Subject:               pkix.Name{CommonName: name, SerialNumber: serial},
 		NotBefore:             now.Add(-clockSlack),
-		NotAfter:              earlier(now.Add(identityLife), poc.NotAfter),
+		NotAfter:              now.Add(IdentityLife),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	return x509.CreateCertificate(rand.Reader, t, poc, r.PublicKey, owner)
 }
 
-// leafCertificate is what a node shows on connections: to other nodes by the URI, to browsers by the
-// host names.
-func leafCertificate(clusterID, name string, hosts []string, public crypto.PublicKey, pic *x509.Certificate, identity crypto.Signer, now time.Time) ([]byte, error) {
+// Leaf is what a node shows on connections: to other nodes by the URI, to browsers by the host names.
+func Leaf(uri *url.URL, name string, hosts []string, public crypto.PublicKey, pic *x509.Certificate, identity crypto.Signer, now time.Time) ([]byte, error) {
+	id, err := subjectKeyID(public)
+	if err != nil {
+		return nil, err
+	}
 	t := &x509.Certificate{
 		SerialNumber:          serialNumber(),
+		SubjectKeyId:          id,
 		Subject:               pkix.Name{CommonName: name, Organization: pic.Subject.Organization},
 		NotBefore:             now.Add(-clockSlack),
-		NotAfter:              earlier(now.Add(leafLife), pic.NotAfter),
+		NotAfter:              earlier(now.Add(LeafLife), pic.NotAfter),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
-		URIs:                  []*url.URL{cluster.NodeURI(clusterID, name)},
+		URIs:                  []*url.URL{uri},
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -113,24 +106,26 @@ func leafCertificate(clusterID, name string, hosts []string, public crypto.Publi
 	return x509.CreateCertificate(rand.Reader, t, pic, public, identity)
 }
 
+// subjectKeyID is the first method of RFC 7093: 160 bits of the SHA-256 of the key. The library gives one to CAs only.
+func subjectKeyID(public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	var spki struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &spki); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(spki.Key.RightAlign())
+	return sum[:20], nil
+}
+
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
 	return b
-}
-
-// checkIdentity tells whether a PIC is good now: made by the cluster's owner key, for an EC key on
-// P-521. It returns the identity key.
-func checkIdentity(pic, poc *x509.Certificate, now time.Time) (*ecdsa.PublicKey, error) {
-	roots := x509.NewCertPool()
-	roots.AddCert(poc)
-	if _, err := pic.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-		return nil, fmt.Errorf("the identity certificate of %q does not hold: %w", pic.Subject.CommonName, err)
-	}
-	key, ok := pic.PublicKey.(*ecdsa.PublicKey)
-	if !ok || key.Params().Name != "P-521" {
-		return nil, fmt.Errorf("the identity key of %q is not on P-521", pic.Subject.CommonName)
-	}
-	return key, nil
 }

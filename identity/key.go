@@ -1,4 +1,4 @@
-package node
+package identity
 
 import (
 	"bytes"
@@ -13,21 +13,25 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 )
 
+// AdminLabel is the label of admin tokens.
+const AdminLabel = "keyferry-admin"
+
 // The CKA_IDs of the keys that a node makes for itself. Keys whose ID begins with ownPrefix are never
 // counted, exported or overwritten.
 const (
 	ownPrefix   = "keyferry:"
-	idOwner     = ownPrefix + "owner"     // POK, on the admin token of the node that founded the cluster
-	idIdentity  = ownPrefix + "identity"  // PIK, on the admin token
-	idSeal      = ownPrefix + "seal"      // P-384 half of the key that packages are sealed to, on the admin token
-	idTransport = ownPrefix + "transport" // P-521, on each slot's token
+	OwnerID     = ownPrefix + "owner"     // POK, on the admin token of whoever is the owner
+	IdentityID  = ownPrefix + "identity"  // PIK, on the admin token
+	SealID      = ownPrefix + "seal"      // P-384 half of the key that packages are sealed to, on the admin token
+	TransportID = ownPrefix + "transport" // P-521, on each slot's token
 )
 
-func isOwn(id []byte) bool { return bytes.HasPrefix(id, []byte(ownPrefix)) }
+// IsOwn tells whether a CKA_ID is that of a key which a node makes for itself.
+func IsOwn(id []byte) bool { return bytes.HasPrefix(id, []byte(ownPrefix)) }
 
-// A heldKey is one of a node's own keys on a token. References to objects end with each restart of a
-// module; a heldKey finds its object again.
-type heldKey struct {
+// A Key is one of a node's own keys on a token. References to objects end with each restart of a
+// module; a Key finds its object again.
+type Key struct {
 	token  *hsm.Token
 	id     string
 	public crypto.PublicKey
@@ -36,8 +40,8 @@ type heldKey struct {
 	key hsm.Key
 }
 
-// findKey looks a key up by its CKA_ID.
-func findKey(ctx context.Context, token *hsm.Token, id string) (hsm.Key, error) {
+// FindKey looks a key up by its CKA_ID.
+func FindKey(ctx context.Context, token *hsm.Token, id string) (hsm.Key, error) {
 	objects, err := token.Objects(ctx, 0, false)
 	if err != nil {
 		return hsm.Key{}, err
@@ -50,9 +54,9 @@ func findKey(ctx context.Context, token *hsm.Token, id string) (hsm.Key, error) 
 	return hsm.Key{}, &hsm.Error{Code: hsm.NoKey, Object: "token " + token.Serial, Detail: "it has no key " + id}
 }
 
-// ensureKey finds one of the node's own keys, or makes it. It never leaves the token.
-func ensureKey(ctx context.Context, token *hsm.Token, id, curve string, usage hsm.Usage) (*heldKey, error) {
-	k, err := findKey(ctx, token, id)
+// EnsureKey finds one of the node's own keys, or makes it. It never leaves the token.
+func EnsureKey(ctx context.Context, token *hsm.Token, id, curve string, usage hsm.Usage) (*Key, error) {
+	k, err := FindKey(ctx, token, id)
 	if errors.Is(err, hsm.NoKey) {
 		k, err = token.Generate(ctx, hsm.KeySpec{Type: "EC", Curve: curve, ID: []byte(id), Label: id, Usage: usage})
 	}
@@ -66,22 +70,22 @@ func ensureKey(ctx context.Context, token *hsm.Token, id, curve string, usage hs
 	if err != nil {
 		return nil, err
 	}
-	return &heldKey{token: token, id: id, public: public, key: k}, nil
+	return &Key{token: token, id: id, public: public, key: k}, nil
 }
 
-func (h *heldKey) current() hsm.Key {
+func (h *Key) current() hsm.Key {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.key
 }
 
 // use runs f with the key, and once more when the module was restarted meanwhile.
-func (h *heldKey) use(f func(hsm.Key) error) error {
+func (h *Key) use(f func(hsm.Key) error) error {
 	err := f(h.current())
 	if !errors.Is(err, hsm.Stale) {
 		return err
 	}
-	k, err := findKey(context.Background(), h.token, h.id)
+	k, err := FindKey(context.Background(), h.token, h.id)
 	if err != nil {
 		return err
 	}
@@ -91,10 +95,11 @@ func (h *heldKey) use(f func(hsm.Key) error) error {
 	return f(k)
 }
 
-func (h *heldKey) Public() crypto.PublicKey { return h.public }
+// Public implements crypto.Signer.
+func (h *Key) Public() crypto.PublicKey { return h.public }
 
 // Sign implements crypto.Signer.
-func (h *heldKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+func (h *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
 	err = h.use(func(k hsm.Key) error {
 		s, err := h.token.Signer(k)
 		if err != nil {
@@ -106,24 +111,26 @@ func (h *heldKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (s
 	return signature, err
 }
 
-// A heldExchanger is a heldKey as an ecdh.KeyExchanger.
-type heldExchanger struct {
-	*heldKey
+// An Exchanger is a Key as an ecdh.KeyExchanger.
+type Exchanger struct {
+	*Key
 	public *ecdh.PublicKey
 }
 
-func (h *heldKey) exchanger() (*heldExchanger, error) {
+// Exchanger returns an EC key for key agreement; see hsm.Token.Agreement for what it must not be used for.
+func (h *Key) Exchanger() (*Exchanger, error) {
 	e, err := h.token.Agreement(h.current())
 	if err != nil {
 		return nil, err
 	}
-	return &heldExchanger{h, e.PublicKey()}, nil
+	return &Exchanger{h, e.PublicKey()}, nil
 }
 
-func (h *heldExchanger) PublicKey() *ecdh.PublicKey { return h.public }
-func (h *heldExchanger) Curve() ecdh.Curve          { return h.public.Curve() }
+// PublicKey, Curve and ECDH implement ecdh.KeyExchanger.
+func (h *Exchanger) PublicKey() *ecdh.PublicKey { return h.public }
+func (h *Exchanger) Curve() ecdh.Curve          { return h.public.Curve() }
 
-func (h *heldExchanger) ECDH(peer *ecdh.PublicKey) (secret []byte, err error) {
+func (h *Exchanger) ECDH(peer *ecdh.PublicKey) (secret []byte, err error) {
 	err = h.use(func(k hsm.Key) error {
 		e, err := h.token.Agreement(k)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -139,11 +140,11 @@ const receiverLife = 365 * 24 * time.Hour
 // receiver makes sure that the token has a transport key and that there is a valid statement of it,
 // signed by the node's identity key.
 func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
-	transport, err := ensureKey(ctx, token, idTransport, "P-521", hsm.UseDerive)
+	transport, err := identity.EnsureKey(ctx, token, identity.TransportID, "P-521", hsm.UseDerive)
 	if err != nil {
 		return err
 	}
-	public, err := transport.public.(*ecdsa.PublicKey).ECDH()
+	public, err := transport.Public().(*ecdsa.PublicKey).ECDH()
 	if err != nil {
 		return err
 	}

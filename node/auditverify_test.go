@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -30,7 +31,7 @@ var trailEpoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func newSignedTrail(t testing.TB, n int) *signedTrail {
 	t.Helper()
 	w := &signedTrail{keys: map[string]*ecdsa.PrivateKey{}, owner: newP521(t)}
-	der, err := ownerCertificate("Test", w.owner, trailEpoch)
+	der, err := identity.OwnerCertificate("Test", w.owner, trailEpoch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,15 +68,15 @@ func newP521(t testing.TB) *ecdsa.PrivateKey {
 
 func (w *signedTrail) identity(t testing.TB, name string, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
-	csr, err := identityRequest(name, "serial", key)
+	csr, err := identity.Request(name, "serial", key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := parseRequest(csr)
+	r, err := identity.ParseRequest(csr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := identityCertificate(r, w.poc, w.owner, trailEpoch)
+	der, err := identity.Certificate(r, w.poc, w.owner, trailEpoch)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -49,7 +50,7 @@ func (y *Sync) trustIn(now time.Time) syncpkg.Trust {
 		if err != nil {
 			return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", source, err)
 		}
-		key, err := checkIdentity(pic, y.m.Identity.Owner(), now)
+		key, err := identity.CheckIdentity(pic, y.m.Identity.Owner(), now)
 		if err != nil {
 			return nil, err
 		}
@@ -362,7 +363,7 @@ func chosenKeys(o hsm.Objects, wanted []string) []hsm.Key {
 	}
 	var chosen []hsm.Key
 	for _, k := range o.Keys {
-		if fp := fingerprint(k); want[fp] && !isOwn(k.ID) && obstacle(k) == "" {
+		if fp := fingerprint(k); want[fp] && !identity.IsOwn(k.ID) && obstacle(k) == "" {
 			chosen = append(chosen, k)
 			delete(want, fp)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -264,7 +265,7 @@ func TestSlots(t *testing.T) {
 	}{
 		{"no label", NewSlot{Mode: cluster.Generated}, "label"},
 		{"a long label", NewSlot{Label: strings.Repeat("x", 33), Mode: cluster.Generated}, "label"},
-		{"the admin token's label", NewSlot{Label: adminLabel, Mode: cluster.Generated}, adminLabel},
+		{"the admin token's label", NewSlot{Label: identity.AdminLabel, Mode: cluster.Generated}, identity.AdminLabel},
 		{"no mode", NewSlot{Label: "a"}, "mode"},
 		{"an unknown module", NewSlot{Label: "a", Mode: cluster.Generated, Module: "luna"}, "luna"},
 		{"7 characters", NewSlot{Label: "a", Mode: cluster.Manual, Code: []byte("1234567")}, "at least 8"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 )
 
 // Founded is what the person at the console needs after a cluster was founded.
@@ -70,14 +71,14 @@ func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Fou
 // makeOwner makes the owner key with its certificate, and the node's identity under it, as far as they
 // are not there.
 func (n *Node) makeOwner(ctx context.Context, admin *hsm.Token, rec *identityRecord, name string) error {
-	pok, err := ensureKey(ctx, admin, idOwner, "P-521", hsm.UseSign)
+	pok, err := identity.EnsureKey(ctx, admin, identity.OwnerID, "P-521", hsm.UseSign)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	if rec.Owner == nil {
 		rec.Cluster, rec.ClusterName, rec.HoldsOwner = cluster.NewID(), name, true
-		if rec.Owner, err = ownerCertificate(name, pok, now); err != nil {
+		if rec.Owner, err = identity.OwnerCertificate(name, pok, now); err != nil {
 			return fmt.Errorf("owner certificate: %w", err)
 		}
 		if err := n.saveIdentity(rec); err != nil {
@@ -95,11 +96,11 @@ func (n *Node) makeOwner(ctx context.Context, admin *hsm.Token, rec *identityRec
 	if err != nil {
 		return err
 	}
-	parsed, err := parseRequest(request)
+	parsed, err := identity.ParseRequest(request)
 	if err != nil {
 		return err
 	}
-	if rec.Identity, err = identityCertificate(parsed, poc, pok, now); err != nil {
+	if rec.Identity, err = identity.Certificate(parsed, poc, pok, now); err != nil {
 		return fmt.Errorf("identity certificate: %w", err)
 	}
 	return n.saveIdentity(rec)
@@ -107,11 +108,11 @@ func (n *Node) makeOwner(ctx context.Context, admin *hsm.Token, rec *identityRec
 
 // requestIdentity makes the identity key and asks for a certificate for it.
 func (n *Node) requestIdentity(ctx context.Context, admin *hsm.Token) ([]byte, error) {
-	pik, err := ensureKey(ctx, admin, idIdentity, "P-521", hsm.UseSign)
+	pik, err := identity.EnsureKey(ctx, admin, identity.IdentityID, "P-521", hsm.UseSign)
 	if err != nil {
 		return nil, err
 	}
-	return identityRequest(n.cfg.Name, admin.Serial, pik)
+	return identity.Request(n.cfg.Name, admin.Serial, pik)
 }
 
 // createCluster puts the first command into the log of a new cluster.

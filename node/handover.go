@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -68,7 +69,7 @@ func (m *Member) identityKey(name string, now time.Time) (*ecdsa.PublicKey, erro
 	if err != nil {
 		return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", name, err)
 	}
-	return checkIdentity(pic, m.Identity.Owner(), now)
+	return identity.CheckIdentity(pic, m.Identity.Owner(), now)
 }
 
 // sealingKeyOf is the key that secrets for a node are sealed to: from a statement that its identity key has

@@ -17,10 +17,8 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 )
-
-// adminLabel is the label of the admin token.
-const adminLabel = "keyferry-admin"
 
 // An identityRecord is what a node stores of who it is. It grows step by step while a node founds or
 // joins a cluster, so that an interrupted start can be repeated.
@@ -54,8 +52,8 @@ type Identity struct {
 	mu    sync.Mutex
 	rec   identityRecord
 	pic   *x509.Certificate
-	pik   *heldKey // nil while the admin token is closed
-	pok   *heldKey // only where the record says HoldsOwner
+	pik   *identity.Key // nil while the admin token is closed
+	pok   *identity.Key // only where the record says HoldsOwner
 	seal  hpke.PrivateKey
 	leaf  *tls.Certificate
 	admin *hsm.Token
@@ -114,14 +112,14 @@ func (n *Node) makeAdmin(ctx context.Context, m *hsm.Module, code []byte) (seria
 		return "", err
 	}
 	for _, t := range info.Tokens {
-		if t.Initialized && t.Label == adminLabel {
+		if t.Initialized && t.Label == identity.AdminLabel {
 			if err := m.Token(t.Serial).Login(ctx, code, false); err != nil {
-				return "", fmt.Errorf("module %s has a token %q already that this node did not make: remove it, or give the node another module", m.Name(), adminLabel)
+				return "", fmt.Errorf("module %s has a token %q already that this node did not make: remove it, or give the node another module", m.Name(), identity.AdminLabel)
 			}
 			return t.Serial, nil
 		}
 	}
-	made, err := m.InitToken(ctx, adminLabel, newCode(maxGenerated), append([]byte(nil), code...))
+	made, err := m.InitToken(ctx, identity.AdminLabel, newCode(maxGenerated), append([]byte(nil), code...))
 	return made.Serial, err
 }
 
@@ -210,16 +208,16 @@ func (id *Identity) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pik, err := ensureKey(ctx, admin, idIdentity, "P-521", hsm.UseSign)
+	pik, err := identity.EnsureKey(ctx, admin, identity.IdentityID, "P-521", hsm.UseSign)
 	if err != nil {
 		return err
 	}
 	if !id.pic.PublicKey.(*ecdsa.PublicKey).Equal(pik.Public()) {
 		return fmt.Errorf("the identity key on admin token %s is not the one that the identity certificate is for", admin.Serial)
 	}
-	var pok *heldKey
+	var pok *identity.Key
 	if rec.HoldsOwner {
-		if pok, err = ensureKey(ctx, admin, idOwner, "P-521", hsm.UseSign); err != nil {
+		if pok, err = identity.EnsureKey(ctx, admin, identity.OwnerID, "P-521", hsm.UseSign); err != nil {
 			return err
 		}
 	}
@@ -236,11 +234,11 @@ func (id *Identity) open(ctx context.Context) error {
 // sealingKey joins the two halves of the key that packages for this node are sealed to: P-384 on the
 // admin token, ML-KEM-1024 in the store.
 func (id *Identity) sealingKey(ctx context.Context, admin *hsm.Token, rec identityRecord) (hpke.PrivateKey, error) {
-	k, err := ensureKey(ctx, admin, idSeal, "P-384", hsm.UseDerive)
+	k, err := identity.EnsureKey(ctx, admin, identity.SealID, "P-384", hsm.UseDerive)
 	if err != nil {
 		return nil, err
 	}
-	ec, err := k.exchanger()
+	ec, err := k.Exchanger()
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +314,7 @@ func (id *Identity) renewLeaf(now time.Time) error {
 	pik, leaf, rec := id.pik, id.leaf, id.rec
 	id.mu.Unlock()
 	hosts := id.node.hosts()
-	if leaf != nil && now.Before(leaf.Leaf.NotAfter.Add(-leafRenew)) && sameHosts(leaf.Leaf, hosts) {
+	if leaf != nil && now.Before(leaf.Leaf.NotAfter.Add(-identity.LeafRenew)) && sameHosts(leaf.Leaf, hosts) {
 		return nil
 	}
 	if pik == nil {
@@ -331,7 +329,7 @@ func (id *Identity) renewLeaf(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	der, err := leafCertificate(rec.Cluster, id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), id.pic, pik, now)
+	der, err := identity.Leaf(cluster.NodeURI(rec.Cluster, id.node.cfg.Name), id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), id.pic, pik, now)
 	if err != nil {
 		return err
 	}
@@ -361,9 +359,9 @@ func (id *Identity) certify(request []byte, now time.Time) ([]byte, error) {
 	if pok == nil {
 		return nil, errAdminClosed
 	}
-	r, err := parseRequest(request)
+	r, err := identity.ParseRequest(request)
 	if err != nil {
 		return nil, err
 	}
-	return identityCertificate(r, id.poc, pok, now)
+	return identity.Certificate(r, id.poc, pok, now)
 }

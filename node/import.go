@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -304,7 +305,7 @@ func (r *importRun) batch(ctx context.Context, imp *hsm.Import, batch []int) err
 // envelope finds what opens the package key: the transport key of the slot, and the context that binds
 // it to this package and this node.
 func (r *importRun) envelope(ctx context.Context) (hsm.Envelope, error) {
-	transport, err := findKey(ctx, r.token, idTransport)
+	transport, err := identity.FindKey(ctx, r.token, identity.TransportID)
 	if err != nil {
 		return hsm.Envelope{}, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -172,7 +173,7 @@ func heldKeys(o hsm.Objects) map[string]cluster.Held {
 	}
 	held := make(map[string]cluster.Held, len(o.Keys))
 	for _, key := range o.Keys {
-		if isOwn(key.ID) {
+		if identity.IsOwn(key.ID) {
 			continue
 		}
 		h := cluster.Held{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
 )
 
 // Limits of what nodes say to each other outside of Raft.
@@ -97,7 +98,7 @@ func (n *Node) accept(rec *identityRecord, a joinAnswer, request []byte) error {
 	if err != nil {
 		return fmt.Errorf("the identity certificate that came back cannot be read: %w", err)
 	}
-	if _, err := checkIdentity(pic, poc, time.Now()); err != nil {
+	if _, err := identity.CheckIdentity(pic, poc, time.Now()); err != nil {
 		return err
 	}
 	r, err := x509.ParseCertificateRequest(request)
@@ -230,7 +231,7 @@ func (m *Member) admit(ctx context.Context, q joinRequest) (joinAnswer, error) {
 	if err != nil {
 		return joinAnswer{}, err
 	}
-	r, err := parseRequest(q.Request)
+	r, err := identity.ParseRequest(q.Request)
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -290,7 +291,7 @@ func (m *Member) certified(ctx context.Context, q certifyRequest) ([]byte, error
 
 // certifyHere signs with the owner key of this node, for an invitation that its own state knows.
 func (m *Member) certifyHere(ctx context.Context, q certifyRequest) ([]byte, error) {
-	r, err := parseRequest(q.Request)
+	r, err := identity.ParseRequest(q.Request)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -125,7 +126,7 @@ func actionFor(k syncpkg.Key, o hsm.Objects, beside map[string]cluster.Held) (ac
 	fp := k.Fingerprint()
 	action = ActionImport
 	for _, have := range o.Keys {
-		if isOwn(have.ID) {
+		if identity.IsOwn(have.ID) {
 			continue
 		}
 		there := fingerprint(have)
@@ -171,7 +172,7 @@ func incoming(k syncpkg.Key) (hsm.Incoming, error) {
 		Class: hsm.Class(k.Class), Type: k.Type, Bits: k.Bits, Curve: k.Curve, ID: id, Label: k.Label, Public: k.Public, Check: k.Check,
 		Usage: usage, Mechanisms: k.Mechanisms, Sensitive: k.Sensitive, Extractable: k.Extractable, Subject: k.Subject,
 	}}
-	if isOwn(id) {
+	if identity.IsOwn(id) {
 		return in, errors.New("its ID is one that nodes keep for their own keys")
 	}
 	for _, d := range []struct {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
 )
 
 // Slots are the places for keys on this node: each a token, opened with its authentication code.
@@ -222,8 +223,8 @@ type NewSlot struct {
 func (s *Slots) Create(ctx context.Context, actor cluster.Actor, n NewSlot) error {
 	defer clear(n.Code)
 	n.Label = strings.TrimSpace(n.Label)
-	if n.Label == adminLabel {
-		return refuse("%q is the name of the admin token", adminLabel)
+	if n.Label == identity.AdminLabel {
+		return refuse("%q is the name of the admin token", identity.AdminLabel)
 	}
 	if n.Mode != cluster.Generated && n.Mode != cluster.Manual {
 		return refuse("a slot's mode is %q or %q, not %q", cluster.Generated, cluster.Manual, n.Mode)

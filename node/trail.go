@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -322,7 +323,7 @@ func readSigners(list []AuditSigner, owner *x509.Certificate) (auditSigners, err
 		if err != nil {
 			return nil, fmt.Errorf("the identity certificate of %q cannot be read: %w", a.Node, err)
 		}
-		key, err := checkIdentity(pic, owner, pic.NotBefore)
+		key, err := identity.CheckIdentity(pic, owner, pic.NotBefore)
 		if err != nil {
 			return nil, err
 		}

@@ -21,14 +21,16 @@ import (
 //	             |
 //	            node
 //	   +---------+---------+
+//	   |      identity     |
 //	   v         v         v
 //	cluster     hsm     syncpkg
 //
 // hsm/worker is the other end of hsm's pipe: only the program itself starts it.
 var house = map[string][]string{
-	"cmd/keyferry": {"cluster", "hsm/worker", "node", "syncpkg", "webconf"},
-	"webconf":      {"assets", "cluster", "hsm", "node", "syncpkg"},
-	"node":         {"cluster", "hsm", "syncpkg"},
+	"cmd/keyferry": {"cluster", "hsm", "hsm/worker", "identity", "node", "syncpkg", "webconf"},
+	"webconf":      {"assets", "cluster", "hsm", "identity", "node", "syncpkg"},
+	"node":         {"cluster", "hsm", "identity", "syncpkg"},
+	"identity":     {"hsm"},
 	"cluster":      {},
 	"hsm":          {},
 	"hsm/worker":   {"hsm"},
