@@ -56,6 +56,7 @@ may use it. Codes and passwords are asked for on the terminal, or read from stan
 		a.statusCommand(),
 		a.hsmCommand(),
 		a.clusterCommand(),
+		a.identCommand(),
 		a.firstCodeCommand(),
 		a.protectCommand(),
 		a.unsealCommand(),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
 )
@@ -62,4 +63,21 @@ func (a *app) newSecret(prompt string) ([]byte, error) {
 		return nil, errors.New("the two are not the same")
 	}
 	return s[0], nil
+}
+
+// confirm asks before something is overwritten or believed. Where nobody can be asked, only --yes goes on.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	f, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return fmt.Errorf("%s Nothing was done: nobody can be asked here; --yes says so beforehand", question)
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	line, err := bufio.NewReader(f).ReadString('\n')
+	if answer := strings.ToLower(strings.TrimSpace(line)); err == nil && (answer == "y" || answer == "yes") {
+		return nil
+	}
+	return errors.New("nothing was done")
 }
