@@ -26,6 +26,25 @@ import (
 
 const auditFileFormat = "keyferry-audit-1"
 
+// ParseMoment reads a day or an RFC 3339 time, as a filter of the audit trail has it; the zero time when s is
+// empty. As an end, a day is its last moment.
+func ParseMoment(s string, end bool) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if day, err := time.Parse(time.DateOnly, s); err == nil {
+		if end {
+			day = day.AddDate(0, 0, 1).Add(-1)
+		}
+		return day, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, fmt.Errorf("%q is neither a day like 2026-03-01 nor a time like 2026-03-01T12:00:00Z", s)
+	}
+	return t, nil
+}
+
 // An auditLine is one line: exactly one of its fields is set.
 type auditLine struct {
 	Header    *auditHeader   `json:"header,omitempty"`

@@ -59,28 +59,13 @@ type auditFilter struct {
 func readAuditFilter(q url.Values) (f auditFilter, err error) {
 	value := func(name string) string { return strings.TrimSpace(q.Get(name)) }
 	f = auditFilter{Result: value("result"), Text: value("text"), Who: value("who"), Node: value("node"), Act: value("act"), Alerts: value("alerts") != ""}
-	if f.Since, err = optionalTime(value("since"), false); err == nil {
-		f.Until, err = optionalTime(value("until"), true)
+	if f.Since, err = node.ParseMoment(value("since"), false); err == nil {
+		f.Until, err = node.ParseMoment(value("until"), true)
 	}
-	return f, err
-}
-
-// optionalTime reads a day or an instant; the zero time when there is none.
-func optionalTime(s string, end bool) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if day, err := time.Parse(time.DateOnly, s); err == nil {
-		if end {
-			day = day.AddDate(0, 0, 1).Add(-1)
-		}
-		return day, nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, invalid("%q is neither a day like 2026-03-01 nor a time like 2026-03-01T12:00:00Z", s)
+		return f, invalid("%w", err)
 	}
-	return t, nil
+	return f, nil
 }
 
 // query is the filter as a query, without what is zero.
@@ -97,7 +82,7 @@ func (f auditFilter) query() url.Values {
 	return q
 }
 
-// dayOf writes a time as optionalTime reads it: as a day where it is the beginning or the end of one.
+// dayOf writes a time as node.ParseMoment reads it: as a day where it is the beginning or the end of one.
 func dayOf(t time.Time) string {
 	switch {
 	case t.IsZero():

@@ -115,11 +115,11 @@ this node's HSM signs. "keyferry audit verify" checks such a file anywhere, with
 recorded in the trail.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			from, err := parseMoment(since, false)
+			from, err := node.ParseMoment(since, false)
 			if err != nil {
 				return err
 			}
-			to, err := parseMoment(until, true)
+			to, err := node.ParseMoment(until, true)
 			if err != nil {
 				return err
 			}
@@ -148,24 +148,6 @@ recorded in the trail.`,
 	c.Flags().StringVar(&until, "until", "", "only until this `day` or RFC 3339 time (UTC)")
 	c.MarkFlagRequired("output")
 	return c
-}
-
-// parseMoment reads a day or an instant; until a day is until its end.
-func parseMoment(s string, end bool) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if day, err := time.Parse(time.DateOnly, s); err == nil {
-		if end {
-			day = day.AddDate(0, 0, 1).Add(-1)
-		}
-		return day, nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return t, fmt.Errorf("%q is neither a day like 2026-03-01 nor a time like 2026-03-01T12:00:00Z", s)
-	}
-	return t, nil
 }
 
 // errNotAnchored is how verifying ends when no owner certificate was given: status 3, so that a script
