@@ -124,7 +124,7 @@ func (c *AdmitNode) apply(s *State, m Meta) error {
 		return err
 	}
 	if _, again := s.Nodes[n.Name]; !again {
-		s.trustAll(n.Name)
+		s.trustAll(n.Name, m)
 	}
 	s.Nodes = with(s.Nodes, n.Name, n)
 	invite := s.Invites[c.Invite]

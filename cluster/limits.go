@@ -22,7 +22,8 @@ const (
 	// maxSnapshot bounds a snapshot. 200 nodes that hold 5,000 keys in each of 4 slots fill about 1 GiB.
 	maxSnapshot = 4 << 30
 
-	// maxNodes is twice what the product is planned for (100).
+	// maxNodes is twice what the product is planned for (100). It also bounds the edges of trust, with the
+	// removed ones: one for each pair of members, of 150 bytes.
 	maxNodes = 200
 
 	// maxVoters: a quorum of 3 in 5 survives two failures; more voters only make each commit slower.

@@ -30,9 +30,10 @@ func TestAdmitNodeAgain(t *testing.T) {
 
 func TestAdmissionTrustsBothWays(t *testing.T) {
 	s := play(t, new(State), history()...)
-	want := map[string][]string{"node1": {"node2", "node3"}, "node2": {"node1", "node3"}, "node3": {"node1"}} // history removes one
-	if !maps.EqualFunc(s.Trust, want, slices.Equal) {
-		t.Errorf("trust is %v, want %v", s.Trust, want)
+	for trusting, want := range map[string][]string{"node1": {"node2", "node3"}, "node2": {"node1", "node3"}, "node3": {"node1"}} { // history removes one
+		if got := s.TrustedBy(trusting); !slices.Equal(got, want) {
+			t.Errorf("%s trusts %v, want %v", trusting, got, want)
+		}
 	}
 }
 
@@ -44,9 +45,36 @@ func TestSetTrust(t *testing.T) {
 		if !trust {
 			want = want[1:]
 		}
-		if got := s.Trust["node1"]; !slices.Equal(got, want) || s.Trusts("node1", "node2") != trust || !s.Trusts("node1", "node3") {
+		if got := s.TrustedBy("node1"); !slices.Equal(got, want) || s.Trusts("node1", "node2") != trust || !s.Trusts("node1", "node3") {
 			t.Errorf("node1 trusts %v, want %v", got, want)
 		}
+	}
+}
+
+// An edge that is made again begins anew; one that is removed says when and by whom.
+func TestEdge(t *testing.T) {
+	s := play(t, new(State), history()...)
+	first, ok := s.Edge("node1", "node2")
+	if !ok || !first.Holds() || first.Since.IsZero() || first.By != daemon1.String() {
+		t.Errorf("the edge of the admission is %+v", first)
+	}
+	set := func(trust bool, actor Actor) Edge {
+		s = play(t, s, step{"node1", actor, &SetTrust{Trusting: "node1", Trusted: "node2", Trust: trust}})
+		e, _ := s.Edge("node1", "node2")
+		return e
+	}
+	if again := set(true, anna); again != first {
+		t.Errorf("an edge that holds was made again as %+v", again)
+	}
+	removed := set(false, anna)
+	if removed.Holds() || !removed.Since.Equal(first.Since) || !removed.Removed.After(first.Since) || removed.By != anna.String() {
+		t.Errorf("the removed edge is %+v", removed)
+	}
+	if again := set(true, console); !again.Holds() || !again.Since.After(removed.Removed) || again.By != console.String() {
+		t.Errorf("the edge that was made again is %+v", again)
+	}
+	if _, ok := s.Edge("node3", "node3"); ok {
+		t.Error("there is an edge from a node to itself")
 	}
 }
 

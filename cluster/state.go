@@ -19,7 +19,7 @@ type State struct {
 	Index     uint64                          `json:"index"`     // log index of the last command applied
 	Cluster   Info                            `json:"cluster"`   // zero until CreateCluster
 	Nodes     map[string]Node                 `json:"nodes"`     // by name
-	Trust     map[string][]string             `json:"trust"`     // trusting node -> nodes it trusts, sorted
+	Trust     map[string][]Edge               `json:"trust"`     // by trusting node, sorted by the trusted one
 	Invites   map[string]Invite               `json:"invites"`   // by hash of the one-time code
 	Slots     map[string]Slot                 `json:"slots"`     // by label
 	Keys      map[string]map[string]Inventory `json:"keys"`      // slot label -> node -> what it holds there
@@ -54,12 +54,6 @@ func (s *State) Hash() string {
 		panic("cluster: a state that cannot be encoded: " + err.Error()) // a hash does not fail to write
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// Trusts tells whether node trusting takes key packages from node trusted.
-func (s *State) Trusts(trusting, trusted string) bool {
-	_, found := slices.BinarySearch(s.Trust[trusting], trusted)
-	return found
 }
 
 // node finds a member, or says which name is wrong.

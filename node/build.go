@@ -3,9 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,37 +28,7 @@ type Sync struct {
 	importing
 }
 
-// trustIn is whom this node believes, by its own state and the cluster's owner certificate: a member
-// that it trusts, with the identity key that the member is registered with. Nothing of that comes from
-// what is being verified.
-func (y *Sync) trustIn(now time.Time) syncpkg.Trust {
-	return func(clusterID, source, kid string) (*ecdsa.PublicKey, error) {
-		s := y.m.State()
-		if clusterID != s.Cluster.ID {
-			return nil, fmt.Errorf("it was made in another cluster (%s); this is %q (%s)", clusterID, s.Cluster.Name, s.Cluster.ID)
-		}
-		n, ok := s.Nodes[source]
-		if !ok {
-			return nil, fmt.Errorf("node %q is not a member of this cluster", source)
-		}
-		if source != y.m.Name() && !s.Trusts(y.m.Name(), source) {
-			return nil, fmt.Errorf("node %s does not trust node %s", y.m.Name(), source)
-		}
-		pic, err := x509.ParseCertificate(n.Identity)
-		if err != nil {
-			return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", source, err)
-		}
-		key, err := identity.CheckIdentity(pic, y.m.Identity.Owner(), now)
-		if err != nil {
-			return nil, err
-		}
-		print, err := syncpkg.Thumbprint(key)
-		if err == nil && print != kid {
-			err = fmt.Errorf("it was signed with another key than the identity key of node %s", source)
-		}
-		return key, err
-	}
-}
+func (y *Sync) now() time.Time { return y.m.node.cfg.Now() }
 
 // A Plan is what a package would hold, and why it would not hold more.
 type Plan struct {
@@ -133,7 +101,7 @@ func (y *Sync) receiver(s *cluster.State, slot, name string) (syncpkg.ReceiverKe
 	case !s.Trusts(name, y.m.Name()):
 		return syncpkg.ReceiverKeys{}, fmt.Sprintf("it does not trust %s", y.m.Name())
 	}
-	keys, err := syncpkg.VerifyReceiverKeys(seat.Receiver, y.trustIn(time.Now()), time.Now())
+	keys, err := syncpkg.VerifyReceiverKeys(seat.Receiver, y.memberKeys(y.now()), y.now())
 	if err != nil {
 		return keys, "its receiver keys are not to be trusted: " + err.Error()
 	}
@@ -243,13 +211,18 @@ func plural(n int, noun string) string {
 
 // build exports the keys, seals and signs the package, keeps it and records it.
 func (y *Sync) build(ctx context.Context, actor cluster.Actor, slot string, receivers []Receiver, wanted []string, pr *progress) error {
-	now := time.Now().UTC()
+	now := y.now().UTC()
 	h := syncpkg.Header{ID: syncpkg.NewID(), Cluster: y.m.State().Cluster.ID, Source: y.m.Name(), Slot: slot, Created: now, Expires: now.Add(packageLife)}
 	content, err := y.exportKeys(ctx, h, receivers, wanted, pr)
 	if err != nil {
 		return err
 	}
 	y.m.node.cfg.Fault("build: exported")
+	for _, r := range receivers { // trust that was removed meanwhile stops it here
+		if !y.m.State().Trusts(r.Node, y.m.Name()) {
+			return refuse("no package is made: node %s does not trust node %s any more", r.Node, y.m.Name())
+		}
+	}
 	var to []syncpkg.Recipient
 	for _, r := range receivers {
 		recipient, err := r.keys.Recipient()

@@ -64,11 +64,15 @@ func open(t testing.TB, cfg Config) *Node {
 }
 
 // newCluster founds a cluster with so many nodes.
-func newCluster(t testing.TB, count int) []*Member {
+func newCluster(t testing.TB, count int, change ...func(*Config)) []*Member {
 	t.Helper()
 	var members []*Member
 	for i := range count {
-		n := open(t, testConfig(t, t.TempDir(), fmt.Sprintf("node%d", i+1)))
+		cfg := testConfig(t, t.TempDir(), fmt.Sprintf("node%d", i+1))
+		for _, f := range change {
+			f(&cfg)
+		}
+		n := open(t, cfg)
 		if i == 0 {
 			if _, err := n.Found(t.Context(), console, "test"); err != nil {
 				t.Fatal(err)

@@ -249,6 +249,9 @@ func (r *importRun) batches(ctx context.Context, todo []int) error {
 	for left := len(todo); len(todo) > 0; {
 		batch := todo[:min(len(todo), hsm.MaxBatch)]
 		todo = todo[len(batch):]
+		if err := r.y.check(r.pkg.Head); err != nil { // trust that was removed meanwhile stops it here
+			return err
+		}
 		if err := r.batch(ctx, imp, batch); err != nil {
 			return err
 		}

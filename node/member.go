@@ -33,6 +33,7 @@ type Member struct {
 	Jobs      *Jobs
 	Trail     *Trail
 	Approvals *Approvals
+	Trust     *Trust
 	Syslog    *Syslog
 
 	node  *Node
@@ -84,6 +85,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Passkeys = newPasskeys(m)
 	m.Custody = newCustody(m)
 	m.Approvals = &Approvals{m}
+	m.Trust = &Trust{m}
 	if rec.Complete {
 		if err := n.saveIdentity(&rec); err != nil {
 			m.link.Close()

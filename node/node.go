@@ -43,6 +43,9 @@ type Config struct {
 
 	WeakHashes bool // passwords are hashed at the lowest cost: for tests, which log in often
 
+	// Now is the clock by which this node signs and judges; time.Now when nil. Tests set it wrong.
+	Now func() time.Time
+
 	// Fault stands around steps that change something, when it is set: tests end the process there.
 	Fault func(step string)
 }
@@ -103,6 +106,9 @@ var ErrNotMember = errors.New("this node is not in a cluster yet: run \"keyferry
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Fault == nil {
 		cfg.Fault = func(string) {}

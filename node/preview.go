@@ -56,12 +56,15 @@ func (y *Sync) open(s Staged) (*syncpkg.Package, error) {
 		return nil, fmt.Errorf("the file of the package is gone: %w", err)
 	}
 	defer f.Close()
-	p, err := syncpkg.Open(f, syncpkg.Opener{Receiver: y.m.Name(), Now: time.Now(), Trust: y.trustIn(time.Now()), Private: sealing})
+	p, err := syncpkg.Open(f, syncpkg.Opener{Receiver: y.m.Name(), Now: y.now(), Trust: y.trustIn(y.now()), Private: sealing})
 	if err != nil {
 		return nil, packageError(err)
 	}
 	if p.Head.Header.Source == y.m.Name() {
 		return nil, refuse("this node made the package itself")
+	}
+	if err := y.madeUnder(p.Head.Header); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

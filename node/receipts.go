@@ -91,7 +91,7 @@ func (y *Sync) Receipt(ctx context.Context, id, node string) (syncpkg.Receipt, s
 			return syncpkg.Receipt{}, "", err
 		}
 	}
-	receipt, err := syncpkg.VerifyReceipt(jws, y.trustIn(time.Now()))
+	receipt, err := syncpkg.VerifyReceipt(jws, y.memberKeys(y.now()))
 	if err == nil && (receipt.Package != id || receipt.Node != node) {
 		err = fmt.Errorf("the receipt of node %s is for another package", node)
 	}

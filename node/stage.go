@@ -64,12 +64,15 @@ func (y *Sync) Stage(ctx context.Context, r io.Reader) (Staged, error) {
 	defer tmp.Close()
 	sum := sha256.New()
 	limited := &io.LimitedReader{R: r, N: maxPackageFile + 1}
-	head, err := syncpkg.Check(io.TeeReader(limited, io.MultiWriter(tmp, sum)), time.Now(), y.trustIn(time.Now()))
+	head, err := syncpkg.Check(io.TeeReader(limited, io.MultiWriter(tmp, sum)), y.now(), y.trustIn(y.now()))
 	if limited.N == 0 {
 		return Staged{}, refuse("the file is larger than %d MiB, which no package is", maxPackageFile>>20)
 	}
 	if err != nil {
 		return Staged{}, packageError(err)
+	}
+	if err := y.madeUnder(head.Header); err != nil {
+		return Staged{}, err
 	}
 	info, err := tmp.Stat()
 	if err == nil {
@@ -195,7 +198,9 @@ func (y *Sync) Inspect(r io.ReadSeeker) (Inspection, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return i, err
 	}
-	_, err = syncpkg.Check(r, time.Now(), y.trustIn(time.Now()))
+	if _, err = syncpkg.Check(r, y.now(), y.trustIn(y.now())); err == nil {
+		err = y.madeUnder(head.Header)
+	}
 	if i.Verified = err == nil; !i.Verified {
 		i.Problem = err.Error()
 	} else {

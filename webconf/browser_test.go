@@ -265,6 +265,9 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 	if err := first.Slots.Deactivate(t.Context(), root, "Timestamping"); err != nil {
 		t.Fatal(err)
 	}
+	if err := first.Trust.Set(t.Context(), root, "node2", "node3", false); err != nil {
+		t.Fatal(err)
+	}
 	return made, waiting, imported
 }
 
@@ -297,7 +300,7 @@ func pagesToSee(t *testing.T, first *appliance, made string) []seen {
 		at(first, "slot-generated", "/slots/IssuingCA-G2"), at(first, "slot-closed", "/slots/Timestamping"), at(first, "newslot", "/new-slot"),
 		at(first, "coverage", "/coverage"), at(first, "sync", "/sync?slot=ManagementCA"), at(first, "package", packagePath(made)),
 		at(first, "receipt", receiptPath(packageID(t, first, made), "node2")), at(first, "applications", "/applications"), at(first, "application", "/applications/signserver"), at(first, "application-codes", "/applications/ejbca"),
-		at(first, "newapplication", "/new-application"), at(first, "approvals", "/approvals"), at(first, "approval", "/approvals/"+firstApproval(first)), at(first, "policies", "/policies"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "audit", "/audit"), at(first, "audit-alerts", "/audit?alerts=1&since=2026-01-01"), at(first, "auditentry", "/audit/5"), at(first, "jobs", "/jobs"),
+		at(first, "newapplication", "/new-application"), at(first, "approvals", "/approvals"), at(first, "approval", "/approvals/"+firstApproval(first)), at(first, "policies", "/policies"), at(first, "people", "/people"), at(first, "person", "/people/otto"), at(first, "newperson", "/new-person"), at(first, "roles", "/roles"), at(first, "cluster", "/cluster"), at(first, "identity", "/identity"), at(first, "trust", "/identity/trust/node3/node1"), at(first, "audit", "/audit"), at(first, "audit-alerts", "/audit?alerts=1&since=2026-01-01"), at(first, "auditentry", "/audit/5"), at(first, "jobs", "/jobs"),
 		at(first, "job-build", jobPath(lastJob(t, first))), at(first, "account", "/account"), at(first, "notfound", "/nowhere"),
 		at(first, "key", keyPath("ManagementCA", fingerprintOf(t, first, "mgmtca-g3-sign"))),
 	}

@@ -2,7 +2,6 @@ package webconf
 
 import (
 	"cmp"
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,7 +66,7 @@ func showCluster(c *call, f *form, made *node.Invitation, waits ...string) error
 	v := newClusterView(c.look())
 	v.Fingerprint, _ = c.m.Fingerprint() // without one there is no console
 	v.Waits = strings.Join(waits, " ")
-	v.Invitation, v.OwnerEnds = made, c.m.Identity.Owner().NotAfter
+	v.Invitation, v.OwnerEnds = made, c.look().OwnerEnds
 	return c.show(page{Name: "cluster", Title: "Cluster " + v.Name, Nav: "/cluster", Form: f, Data: v})
 }
 
@@ -90,7 +89,7 @@ func newClusterView(s *situation) clusterView {
 
 func newNodeRow(s *situation, n cluster.Node) nodeRow {
 	seen := s.Seen[n.Name]
-	r := nodeRow{Node: n, Here: n.Name == s.Node, Mark: memberMark(n, seen), Seen: seen, HasOwner: seen.Health.HoldsOwner}
+	r := nodeRow{Node: n, Here: n.Name == s.Node, Mark: memberMark(n, seen), Seen: seen, HasOwner: seen.Health.HoldsOwner, Ends: s.IdentityEnds[n.Name]}
 	switch {
 	case s.Status.Leader == n.Name:
 		r.Role = "Leader"
@@ -104,9 +103,6 @@ func newNodeRow(s *situation, n cluster.Node) nodeRow {
 		if d < 0 {
 			r.Clock = "clock about " + span(d.Abs()) + " behind"
 		}
-	}
-	if pic, err := x509.ParseCertificate(n.Identity); err == nil {
-		r.Ends = pic.NotAfter
 	}
 	r.Active, r.Slots = s.seats(n.Name)
 	return r

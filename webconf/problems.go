@@ -27,7 +27,7 @@ const (
 
 // problems are listed with the most urgent first.
 func (v *situation) problems() []problem {
-	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.appProblems(), v.keyProblems(), v.nodeProblems(), v.lockProblems(), v.auditProblems())
+	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.appProblems(), v.keyProblems(), v.nodeProblems(), v.identityProblems(), v.lockProblems(), v.auditProblems())
 	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
 	return list
 }

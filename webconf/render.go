@@ -79,7 +79,7 @@ func functions(files *static) template.FuncMap {
 
 		"openingMark": openingMark, "jobNoun": jobNoun, "purposeWord": purposeWord, "shareWord": shareWord,
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
-		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark,
+		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark, "certificateMark": certificateMark, "chainPath": chainPath,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 		"alertMark": alertMark, "auditPath": auditPath,
 
@@ -164,6 +164,7 @@ func menu(gaps, waiting int) []menuEntry {
 		{"/approvals", "Approvals", "approvals", false, waiting, "request"},
 		{"/people", "People", "people", false, 0, ""},
 		{"/cluster", "Cluster", "cluster", false, 0, ""},
+		{"/identity", "Identity and trust", "identity", true, 0, ""},
 		{"/jobs", "Jobs", "jobs", false, 0, ""},
 		{"/audit", "Audit log", "audit", false, 0, ""},
 		{"/account", "Your account", "account", false, 0, ""},

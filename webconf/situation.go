@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"crypto/x509"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ type situation struct {
 	AdminOpen       bool
 	AdminRefused    error     // why the admin token does not take the stored code
 	CertificateEnds time.Time // of this node's TLS certificate
+	OwnerEnds       time.Time
+	IdentityEnds    map[string]time.Time // by node
 
 	AppWaits map[string]string    // application -> what it waits for on this node
 	AppAgain map[string]time.Time // when a restart that failed is tried again on this node
@@ -42,7 +45,7 @@ func (s *Server) look(m *node.Member) *situation {
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(), Needs: m.Custody.Needs(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
-		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{},
+		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{},
 	}
 	for name, a := range v.State.Apps {
 		if !a.On(v.Node) {
@@ -55,8 +58,12 @@ func (s *Server) look(m *node.Member) *situation {
 			v.AppAgain[name] = again
 		}
 	}
-	for name := range v.State.Nodes {
+	v.OwnerEnds = m.Identity.Owner().NotAfter
+	for name, n := range v.State.Nodes {
 		v.Seen[name] = m.Peers.Seen(name)
+		if pic, err := x509.ParseCertificate(n.Identity); err == nil {
+			v.IdentityEnds[name] = pic.NotAfter
+		}
 	}
 	if c, err := m.Identity.Certificate(); err == nil {
 		v.CertificateEnds = c.Leaf.NotAfter

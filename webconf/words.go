@@ -191,6 +191,36 @@ func tokenMark(t node.TokenView) mark {
 	return mark{"warn", "wait", "Closed"}
 }
 
+// certificateMark is how the certificate of an owner or a node stands.
+func certificateMark(s node.CertState) mark {
+	switch s {
+	case node.CertValid:
+		return mark{"ok", "ok", "Valid"}
+	case node.CertExpiring:
+		return mark{"warn", "wait", "Ends soon"}
+	case node.CertExpired:
+		return mark{"bad", "bad", "Ended"}
+	case node.CertNotYet:
+		return mark{"bad", "wait", "Not valid yet"}
+	case node.CertForeign:
+		return mark{"bad", "alert", "Of another owner"}
+	}
+	return mark{"bad", "unknown", "None"}
+}
+
+// trustMark is whether one node takes packages from another.
+func trustMark(c trustCell) mark {
+	switch {
+	case c.Self:
+		return mark{"mute", "minus", "Itself"}
+	case c.Holds():
+		return mark{"ok", "check", "Trusts"}
+	case !c.Edge.Removed.IsZero():
+		return mark{"warn", "missing", "Removed"}
+	}
+	return mark{"warn", "none", "No trust"}
+}
+
 func restartMark(ok bool) mark {
 	if ok {
 		return mark{"ok", "ok", "Restarted"}

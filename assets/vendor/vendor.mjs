@@ -17,7 +17,7 @@ const icons = {
   wait: "clock", info: "info-circle", none: "circle-minus", free: "circle-dashed", missing: "x",
   download: "download", upload: "upload", package: "package", plus: "plus",
   down: "chevron-down", logout: "logout", theme: "contrast", light: "sun", dark: "moon", system: "device-desktop",
-  key: "key", minus: "minus", restart: "rotate-clockwise", people: "users", approvals: "user-check",
+  key: "key", minus: "minus", restart: "rotate-clockwise", people: "users", approvals: "user-check", identity: "certificate",
 };
 
 function paths(file) {

@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
+	"github.com/keyferry/keyferry/syncpkg"
+)
+
+// Whom this node believes. Nothing of it comes from what is being verified: it is the node's own state, and
+// the owner certificate that it had when it became a member.
+
+// Trust is which nodes take packages from which: directed edges of the replicated state.
+type Trust struct{ m *Member }
+
+// Set makes or removes the edge by which node trusting takes packages from node trusted. An edge to a node
+// whose certificate does not hold is not made: nothing could come by it.
+func (t *Trust) Set(ctx context.Context, actor cluster.Actor, trusting, trusted string, trust bool) error {
+	if n, ok := t.m.State().Nodes[trusted]; ok && trust {
+		if _, err := t.m.believe(n, t.m.node.cfg.Now()); err != nil {
+			return refuse("%w; so nobody can trust it", err)
+		}
+	}
+	_, err := t.m.Cluster.Apply(ctx, &cluster.SetTrust{Trusting: trusting, Trusted: trusted, Trust: trust}, actor)
+	return err
+}
+
+// believe returns the identity key that a member is registered with, if its certificate is good now: made by
+// this cluster's owner key, and within its time.
+func (m *Member) believe(n cluster.Node, now time.Time) (*ecdsa.PublicKey, error) {
+	pic, err := x509.ParseCertificate(n.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", n.Name, err)
+	}
+	if state, problem := judgeCertificate(pic, m.Identity.Owner(), now); problem != "" && state != CertExpiring {
+		return nil, errors.New(problem)
+	}
+	return identity.CheckIdentity(pic, m.Identity.Owner(), now)
+}
+
+// memberKeys believes what a member has signed, as long as it is a member: receipts, and the keys that it
+// receives by. Taking keys from it is another question; see trustIn.
+func (y *Sync) memberKeys(now time.Time) syncpkg.Trust {
+	return func(clusterID, name, kid string) (*ecdsa.PublicKey, error) {
+		s := y.m.State()
+		if clusterID != s.Cluster.ID {
+			return nil, fmt.Errorf("it was made in another cluster (%s); this is %q (%s)", clusterID, s.Cluster.Name, s.Cluster.ID)
+		}
+		n, ok := s.Nodes[name]
+		if !ok {
+			return nil, fmt.Errorf("node %q is not a member of this cluster", name)
+		}
+		key, err := y.m.believe(n, now)
+		if err != nil {
+			return nil, err
+		}
+		print, err := syncpkg.Thumbprint(key)
+		if err == nil && print != kid {
+			err = fmt.Errorf("it was signed with another key than the identity key of node %s", name)
+		}
+		return key, err
+	}
+}
+
+// trustIn is whom this node takes packages from: members that it trusts.
+func (y *Sync) trustIn(now time.Time) syncpkg.Trust {
+	members := y.memberKeys(now)
+	return func(clusterID, source, kid string) (*ecdsa.PublicKey, error) {
+		key, err := members(clusterID, source, kid)
+		if err != nil || source == y.m.Name() {
+			return key, err
+		}
+		return key, y.trusts(source)
+	}
+}
+
+// trusts tells whether there is an edge from this node to source, and what to do where there is none.
+func (y *Sync) trusts(source string) error {
+	const remedy = "if it should, a security officer makes the trust on the page Identity, and a new package is made then"
+	e, known := y.m.State().Edge(y.m.Name(), source)
+	switch {
+	case e.Holds():
+		return nil
+	case known:
+		return fmt.Errorf("node %s does not trust node %s any more: %s removed that at %s; %s", y.m.Name(), source, e.By, e.Removed.UTC().Format(time.RFC3339), remedy)
+	}
+	return fmt.Errorf("node %s does not trust node %s; %s", y.m.Name(), source, remedy)
+}
+
+// madeUnder refuses a package that is older than the present trust in its source: an edge that was removed
+// and made again brings nothing back. When a package was made is what the cluster has recorded, by the same
+// clock as the edge; only where there is no record, it is what the package says itself.
+func (y *Sync) madeUnder(h syncpkg.Header) error {
+	if h.Source == y.m.Name() {
+		return nil
+	}
+	s := y.m.State()
+	e, _ := s.Edge(y.m.Name(), h.Source)
+	made, since := h.Created, e.Since.Truncate(time.Second) // headers have whole seconds
+	if p, ok := s.Packages[h.ID]; ok && p.Source == h.Source {
+		made, since = p.Created, e.Since
+	}
+	if !made.Before(since) {
+		return nil
+	}
+	return packageError(&syncpkg.Error{Kind: syncpkg.ErrUntrusted, Err: fmt.Errorf(
+		"package %s was made at %s, before the trust of node %s in node %s that there is now (since %s), and trust that was removed and made again does not bring older packages back: make a new one on %s",
+		h.ID, made.UTC().Format(time.RFC3339), y.m.Name(), h.Source, e.Since.UTC().Format(time.RFC3339), h.Source)})
+}
+
+// check is what is asked of a package whenever it is looked at, and while its keys come in: that its source
+// is trusted now, by the key that signed it, and was when it was made.
+func (y *Sync) check(head *syncpkg.Head) error {
+	h := head.Header
+	if _, err := y.trustIn(y.now())(h.Cluster, h.Source, head.KeyID); err != nil {
+		return packageError(&syncpkg.Error{Kind: syncpkg.ErrUntrusted, Err: fmt.Errorf("package %s is from %s, which is not trusted here: %w", h.ID, h.Source, err)})
+	}
+	return y.madeUnder(h)
+}
