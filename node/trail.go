@@ -38,6 +38,10 @@ const (
 	signAfter = 500 // entries
 	signRetry = time.Minute
 
+	// A new cluster is vouched for before somebody looks: a young trail is signed whenever it is as old again,
+	// from signFirst on. So the founding is one signature, and there are few.
+	signFirst = 5 * time.Second
+
 	// arrival is how long after a start the newest entries may still be missing.
 	arrival = 5 * time.Minute
 )
@@ -176,7 +180,8 @@ func (t *Trail) due(s *cluster.State, now time.Time) (time.Time, bool) {
 	if last-signed >= signAfter {
 		return now, true
 	}
-	return t.waiting.Add(signEvery), true
+	age := t.waiting.Sub(s.Audit[0].Time)
+	return t.waiting.Add(min(signEvery, max(signFirst, age))), true
 }
 
 // sign signs the trail up to its last entry and tells the cluster. It keeps the signature before it does:

@@ -134,7 +134,7 @@ func TestTrailCheck(t *testing.T) {
 	}
 }
 
-// A node signs ten minutes after the first new entry, or when there are 500.
+// A node signs ten minutes after the first new entry, or when there are 500; a young trail sooner.
 func TestTrailDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trail := newTrail(&Member{node: &Node{cfg: Config{Name: "node1"}}})
@@ -149,6 +149,13 @@ func TestTrailDue(t *testing.T) {
 				t.Errorf("due %v, %v", due, some)
 			}
 			time.Sleep(time.Minute)
+		}
+		young, now := newTrail(trail.m), time.Now()
+		for age, want := range map[time.Duration]time.Duration{0: signFirst, 7 * time.Second: 7 * time.Second, 4 * time.Minute: 4 * time.Minute, time.Hour: signEvery} {
+			young.waiting = time.Time{}
+			if due, some := young.due(&cluster.State{Audit: []cluster.Entry{{Seq: 1, Time: now.Add(-age)}}}, now); !some || due.Sub(now) != want {
+				t.Errorf("a trail that is %v old is signed after %v, %v", age, due.Sub(now), some)
+			}
 		}
 		s.Checkpoints = []cluster.Checkpoint{{Node: "node2", Seq: 1}}
 		if _, some := trail.due(s, time.Now()); !some {
