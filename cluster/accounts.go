@@ -16,6 +16,7 @@ type Account struct {
 	Disabled   bool        `json:"disabled,omitempty"` // may not log in, and may do nothing
 	Created    time.Time   `json:"created"`
 	By         string      `json:"by"`
+	Version    uint64      `json:"version"` // of who it is and what it may do: see replacing
 
 	Factors
 	SessionEpoch uint64 `json:"session_epoch,omitempty"` // how often all sessions were ended: one from before is over
@@ -89,6 +90,7 @@ type PutAccount struct {
 	New       bool        `json:"new"`
 	Hash      string      `json:"hash,omitempty"`      // New: of the first password
 	Temporary bool        `json:"temporary,omitempty"` // New: the first password has to be changed at the first log in
+	Replaces  *uint64     `json:"replaces,omitempty"`  // the version that its author saw
 }
 
 func (c *PutAccount) Kind() string { return "account.put" }
@@ -120,6 +122,9 @@ func (c *PutAccount) describe() (string, string) {
 }
 
 func (c *PutAccount) validate() error {
+	if c.New && c.Replaces != nil {
+		return errorf(Invalid, "the account %q is to be a new one, so it replaces none", clip(c.Name))
+	}
 	if !c.New && (c.Hash != "" || c.Temporary) {
 		return errorf(Invalid, "the password of account %q cannot be changed together with its roles", clip(c.Name))
 	}
@@ -157,7 +162,7 @@ func (c *PutAccount) apply(s *State, m Meta) error {
 	if c.New {
 		a = Account{Name: c.Name, Created: m.Time, By: m.Actor.String(), Hash: c.Hash, MustChange: c.Temporary}
 	}
-	a.FullName, a.Roles, a.Disabled = c.FullName, c.Roles, c.Disabled
+	a.FullName, a.Roles, a.Disabled, a.Version = c.FullName, c.Roles, c.Disabled, s.Index
 	if isOwn(m, c.Name) && (a.Disabled || !slices.EqualFunc(a.Roles, old.Roles, sameGrant)) {
 		return errorf(Conflict, "the account %q is the one in use: nobody changes their own roles; another security officer can", c.Name)
 	}
@@ -292,7 +297,7 @@ func (s *State) ungrant(label string) {
 			}
 			roles = append(roles, r)
 		}
-		a.Roles = roles
+		a.Roles, a.Version = roles, s.Index
 		s.Accounts = with(s.Accounts, name, a)
 	}
 }

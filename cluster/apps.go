@@ -14,6 +14,7 @@ type App struct {
 	After    []string       `json:"after,omitempty"`   // applications that must be up before it
 	Restart  Restart        `json:"restart"`           // how it is restarted when its keys change
 	Delivery Delivery       `json:"delivery,omitzero"` // how it gets the codes of its slots
+	Version  uint64         `json:"version,omitempty"` // of all above: see replacing
 	Runs     map[string]Run `json:"runs,omitempty"`    // last restart, by node
 }
 
@@ -78,7 +79,8 @@ type Run struct {
 
 // PutApp makes an application, or changes one.
 type PutApp struct {
-	App App `json:"app"` // Runs is kept as it is
+	App      App     `json:"app"`                // Version is set, and Runs is kept as it is
+	Replaces *uint64 `json:"replaces,omitempty"` // the version that its author saw
 }
 
 func (c *PutApp) Kind() string               { return "app.put" }
@@ -121,7 +123,7 @@ func (c *PutApp) apply(s *State, m Meta) error {
 		return err
 	}
 	a.Delivery = a.Delivery.filled()
-	a.Runs = old.Runs
+	a.Runs, a.Version = old.Runs, s.Index
 	s.Apps = with(s.Apps, a.Name, a)
 	return nil
 }

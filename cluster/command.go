@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -93,6 +94,13 @@ var kinds = map[string]kind{
 	"factor.used":          {func() Command { return new(ReportFactor) }, 1, MayReport, true},
 }
 
+// TrailActs lists what apply can write as the act of an audit entry by itself: the kinds of commands, of which
+// the quiet ones stand there when they are denied, and those of notes. Acts on an HSM are named by BeginAct.
+func TrailActs() []string {
+	acts := slices.DeleteFunc(sorted(kinds), func(kind string) bool { return kind == kindBeginAct }) // it stands under the act's name
+	return append(acts, noteActs...)
+}
+
 // permission is what the actor of cmd needs.
 func permission(cmd Command) Permission {
 	if c, ok := cmd.(needs); ok {
@@ -117,15 +125,17 @@ type guarded interface {
 	allowed(s *State, m Meta) error
 }
 
-// authorize tells whether the actor of a command may do it, before policies are asked.
+// authorize tells whether the actor of a command may do it, and knows what it replaces, before policies are asked.
 func (s *State) authorize(cmd Command, m Meta) error {
 	if err := Authorize(s, m.Actor, m.Node, permission(cmd), slotOf(cmd)); err != nil {
 		return err
 	}
 	if c, ok := cmd.(guarded); ok {
-		return c.allowed(s, m)
+		if err := c.allowed(s, m); err != nil {
+			return err
+		}
 	}
-	return nil
+	return s.unchanged(cmd)
 }
 
 // protocol is the lowest Protocol that follows cmd.

@@ -7,7 +7,7 @@ import (
 
 // Code says what kind of failure an Error is. A Code is itself an error, so that
 // errors.Is(err, cluster.NotFound) works. The numbers travel between nodes of different versions:
-// they are never reused. Retired: none. Next: 13.
+// they are never reused. Retired: none. Next: 14.
 type Code int
 
 const (
@@ -25,6 +25,8 @@ const (
 
 	// NeedsApproval: not done. A policy wants other people to approve it; Error.Approval is the request.
 	NeedsApproval Code = 12
+	// Changed: not done. The object is not as its author saw it.
+	Changed Code = 13
 )
 
 func (c Code) Error() string {
@@ -53,6 +55,8 @@ func (c Code) Error() string {
 		return "limit reached"
 	case NeedsApproval:
 		return "needs approval"
+	case Changed:
+		return "changed meanwhile"
 	}
 	return fmt.Sprintf("error code %d", int(c))
 }

@@ -12,6 +12,8 @@ type Policy struct {
 	Role  string    `json:"role"`  // that each of them must have
 	Set   time.Time `json:"set"`
 	By    string    `json:"by"`
+
+	Version uint64 `json:"version"` // see replacing
 }
 
 // PolicyAct is a kind of act that a policy can be about. For a command the name is its kind, for an act on
@@ -71,9 +73,10 @@ func checkPolicyAct(act string) error {
 // SetPolicy makes a policy, or changes one. To change one takes what it asks for itself, besides what
 // the policy on policies asks for.
 type SetPolicy struct {
-	Act   string `json:"act"`
-	Needs int    `json:"needs"`
-	Role  string `json:"role"`
+	Act      string  `json:"act"`
+	Needs    int     `json:"needs"`
+	Role     string  `json:"role"`
+	Replaces *uint64 `json:"replaces,omitempty"` // the version that its author saw
 }
 
 func (c *SetPolicy) Kind() string { return policySet }
@@ -93,7 +96,7 @@ func (c *SetPolicy) apply(s *State, m Meta) error {
 	if len(others) < c.Needs {
 		return errorf(Conflict, "%s with the role %s could approve, besides who asks: a policy that needs %d would let nothing pass", plural(len(others), "account"), c.Role, c.Needs)
 	}
-	p := Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String()}
+	p := Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String(), Version: s.Index}
 	if !s.changeable(p) {
 		return errorf(Conflict, "nobody could ever change or remove this policy again: it needs %s by %s, besides a security officer who asks", plural(c.Needs, "approval"), c.Role)
 	}
@@ -103,7 +106,8 @@ func (c *SetPolicy) apply(s *State, m Meta) error {
 
 // RemovePolicy ends a policy: its acts need no approval any more.
 type RemovePolicy struct {
-	Act string `json:"act"`
+	Act      string  `json:"act"`
+	Replaces *uint64 `json:"replaces,omitempty"` // the version that its author saw
 }
 
 func (c *RemovePolicy) Kind() string               { return "policy.remove" }

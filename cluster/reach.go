@@ -79,6 +79,18 @@ func (s *State) holders(role string) []string {
 	})
 }
 
+// CouldApprove counts the people who are sure to be there as approvers under p, when somebody with its role asks:
+// who asks does not count. With no more than p needs, one who is away stops everything.
+func (s *State) CouldApprove(p Policy) int {
+	approvers := s.holders(p.Role)
+	for _, name := range approvers {
+		if a := s.Accounts[name]; a.Has(SecurityOfficer) || a.Has(CryptoOfficer) { // asks for what policies are about
+			return len(approvers) - 1
+		}
+	}
+	return len(approvers)
+}
+
 // changeable tells whether enough people are left to change or remove p: a security officer asks, or a
 // console, which needs one more, and those who approve are others.
 func (s *State) changeable(p Policy) bool {

@@ -55,7 +55,7 @@ func (a *appNode) app(t testing.TB, app cluster.App, script string) {
 	if err := os.WriteFile(filepath.Join(a.cfg.RestartDir, app.Name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Apps.Put(t.Context(), console, app); err != nil {
+	if err := a.Apps.Put(t.Context(), console, app, nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -128,24 +128,34 @@ func (a *Approvals) Withdraw(ctx context.Context, actor cluster.Actor, id string
 	return err
 }
 
+// A PolicyView is a policy, with who is there for it.
+type PolicyView struct {
+	cluster.Policy
+	Could int `json:"could_approve"` // people, when one of those who could also asks
+}
+
+// Spare is how many of those who could approve may be away.
+func (v PolicyView) Spare() int { return v.Could - v.Needs }
+
 // Policies lists the policies by act.
-func (a *Approvals) Policies() []cluster.Policy {
+func (a *Approvals) Policies() []PolicyView {
 	s := a.m.State()
-	list := []cluster.Policy{}
+	list := []PolicyView{}
 	for _, act := range slices.Sorted(maps.Keys(s.Policies)) {
-		list = append(list, s.Policies[act])
+		list = append(list, PolicyView{s.Policies[act], s.CouldApprove(s.Policies[act])})
 	}
 	return list
 }
 
-// SetPolicy makes a policy or changes one.
-func (a *Approvals) SetPolicy(ctx context.Context, actor cluster.Actor, act string, needs int, role string) error {
-	_, err := a.m.Cluster.Apply(ctx, &cluster.SetPolicy{Act: act, Needs: needs, Role: role}, actor)
+// SetPolicy makes a policy or changes one. replaces is the version that the actor saw, 0 where there was none,
+// nil for whatever there is; the error is cluster.Changed where that is another one now.
+func (a *Approvals) SetPolicy(ctx context.Context, actor cluster.Actor, act string, needs int, role string, replaces *uint64) error {
+	_, err := a.m.Cluster.Apply(ctx, &cluster.SetPolicy{Act: act, Needs: needs, Role: role, Replaces: replaces}, actor)
 	return err
 }
 
-// RemovePolicy ends a policy.
-func (a *Approvals) RemovePolicy(ctx context.Context, actor cluster.Actor, act string) error {
-	_, err := a.m.Cluster.Apply(ctx, &cluster.RemovePolicy{Act: act}, actor)
+// RemovePolicy ends a policy, of the version that the actor saw.
+func (a *Approvals) RemovePolicy(ctx context.Context, actor cluster.Actor, act string, replaces *uint64) error {
+	_, err := a.m.Cluster.Apply(ctx, &cluster.RemovePolicy{Act: act, Replaces: replaces}, actor)
 	return err
 }

@@ -34,7 +34,7 @@ func TestApprovedPackage(t *testing.T) {
 	anna := newPerson(t, first, "anna", cluster.CryptoOfficer)
 	vera, otto := newPerson(t, first, "vera", cluster.SecurityOfficer), newPerson(t, first, "otto", cluster.SecurityOfficer)
 	newPerson(t, first, "sofie", cluster.SecurityOfficer) // who could ask for a change of the policy
-	if err := first.Approvals.SetPolicy(t.Context(), console, buildAct, 2, cluster.SecurityOfficer); err != nil {
+	if err := first.Approvals.SetPolicy(t.Context(), console, buildAct, 2, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
 	}
 	ask := func() string {

@@ -42,9 +42,11 @@ func newApps(m *Member) *Apps {
 	return a
 }
 
-// Put makes an application, or changes one.
-func (a *Apps) Put(ctx context.Context, actor cluster.Actor, app cluster.App) error {
-	_, err := a.m.Cluster.Apply(ctx, &cluster.PutApp{App: app}, actor)
+// Put makes an application, or changes one. replaces is the version that its author saw, 0 where it is to be
+// a new one, nil for whatever there is; the error is cluster.Changed where that is another one now.
+func (a *Apps) Put(ctx context.Context, actor cluster.Actor, app cluster.App, replaces *uint64) error {
+	app.Version, app.Runs = 0, nil // not the author's to say, and no part of what others approve
+	_, err := a.m.Cluster.Apply(ctx, &cluster.PutApp{App: app, Replaces: replaces}, actor)
 	return err
 }
 

@@ -116,7 +116,7 @@ func TestFollowerWrites(t *testing.T) {
 	for i, m := range members {
 		name := fmt.Sprintf("app%d", i)
 		app := cluster.App{Name: name, Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartNone}}
-		if err := m.Apps.Put(t.Context(), console, app); err != nil {
+		if err := m.Apps.Put(t.Context(), console, app, nil); err != nil {
 			t.Errorf("%s: %v", m.Name(), err)
 		}
 		if _, ok := m.State().Apps[name]; !ok {
@@ -155,7 +155,7 @@ func TestRestartCommands(t *testing.T) {
 		{"plain", "plain", "no executable"}, {"absent", "absent", "not there"},
 	} {
 		app := cluster.App{Name: a.name, Slots: []string{"demo"}, Nodes: []string{"node2"}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: a.command}}
-		if err := b.Apps.Put(t.Context(), console, app); err != nil {
+		if err := b.Apps.Put(t.Context(), console, app, nil); err != nil {
 			t.Fatal(err)
 		}
 		_, err := b.Apps.Restart(t.Context(), console, a.name)
@@ -164,14 +164,14 @@ func TestRestartCommands(t *testing.T) {
 		}
 	}
 	unit := cluster.App{Name: "unit", Slots: []string{}, Nodes: []string{"node2"}, Restart: cluster.Restart{Kind: cluster.RestartSystemd, Target: "poweroff.target"}}
-	if err := b.Apps.Put(t.Context(), console, unit); err != nil {
+	if err := b.Apps.Put(t.Context(), console, unit, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Apps.Restart(t.Context(), console, "unit"); err == nil || !strings.Contains(err.Error(), "restart_units") {
 		t.Errorf("a unit that the configuration does not name: %v", err)
 	}
 	evil := cluster.App{Name: "evil", Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartCommand, Target: "../../bin/sh"}}
-	if err := b.Apps.Put(t.Context(), console, evil); err == nil {
+	if err := b.Apps.Put(t.Context(), console, evil, nil); err == nil {
 		t.Error("a path was taken for a command")
 	}
 	newKey(t, members[0], "demo", ecKey("k"))

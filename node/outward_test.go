@@ -163,7 +163,7 @@ func TestWebhook(t *testing.T) {
 	restart := func(hook string) error {
 		t.Helper()
 		app := cluster.App{Name: "signer", Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartWebhook, Target: hook}}
-		if err := a.Apps.Put(t.Context(), console, app); err != nil {
+		if err := a.Apps.Put(t.Context(), console, app, nil); err != nil {
 			t.Fatal(err)
 		}
 		_, err := a.Apps.Restart(t.Context(), console, "signer")

@@ -19,6 +19,7 @@ type Person struct {
 	MustChange bool                `json:"must_change"` // the password is temporary
 	Created    time.Time           `json:"created"`
 	By         string              `json:"by"`
+	Version    uint64              `json:"version"`             // of full name, roles and disabled
 	LastLogin  time.Time           `json:"last_login,omitzero"` // as far as the audit trail reaches back
 	Factors    []string            `json:"factors"`             // kinds of ways to log in besides the password
 	LockedOn   []string            `json:"locked_on,omitempty"` // nodes that take no password for now
@@ -26,9 +27,10 @@ type Person struct {
 
 // A PersonChange is what a security officer decides about an account.
 type PersonChange struct {
-	FullName string              `json:"full_name"`
-	Roles    []cluster.RoleGrant `json:"roles"`
-	Disabled bool                `json:"disabled"`
+	FullName string
+	Roles    []cluster.RoleGrant
+	Disabled bool
+	Replaces *uint64 // the version of the account that the officer saw; nil: whatever there is
 }
 
 // A NewPerson is an account to be made.
@@ -63,7 +65,7 @@ func (a *Accounts) Person(name string) (Person, error) {
 }
 
 func personOf(a cluster.Account, seen time.Time) Person {
-	p := Person{Name: a.Name, FullName: a.FullName, Roles: a.Roles, Disabled: a.Disabled, MustChange: a.MustChange, Created: a.Created, By: a.By, LastLogin: seen}
+	p := Person{Name: a.Name, FullName: a.FullName, Roles: a.Roles, Disabled: a.Disabled, MustChange: a.MustChange, Created: a.Created, By: a.By, Version: a.Version, LastLogin: seen}
 	if p.Roles == nil {
 		p.Roles = []cluster.RoleGrant{}
 	}
@@ -107,9 +109,10 @@ func (a *Accounts) Add(ctx context.Context, actor cluster.Actor, p NewPerson) (p
 	return password, err
 }
 
-// Change replaces what an account is and may do. Its sessions end when it is disabled.
+// Change replaces what an account is and may do. Its sessions end when it is disabled. The error is
+// cluster.Changed where somebody else has changed it since the officer saw it.
 func (a *Accounts) Change(ctx context.Context, actor cluster.Actor, name string, c PersonChange) error {
-	_, err := a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: name, FullName: strings.TrimSpace(c.FullName), Roles: c.Roles, Disabled: c.Disabled}, actor)
+	_, err := a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: name, FullName: strings.TrimSpace(c.FullName), Roles: c.Roles, Disabled: c.Disabled, Replaces: c.Replaces}, actor)
 	return err
 }
 
@@ -122,7 +125,7 @@ func (a *Accounts) Disable(ctx context.Context, actor cluster.Actor, name string
 	if p.Disabled == disabled {
 		return refuse("the account %q is %s already", name, map[bool]string{true: "disabled", false: "enabled"}[disabled])
 	}
-	return a.Change(ctx, actor, name, PersonChange{FullName: p.FullName, Roles: p.Roles, Disabled: disabled})
+	return a.Change(ctx, actor, name, PersonChange{FullName: p.FullName, Roles: p.Roles, Disabled: disabled, Replaces: &p.Version})
 }
 
 // ResetPassword gives an account a temporary password as Add does. Its sessions end.

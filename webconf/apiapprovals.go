@@ -39,13 +39,14 @@ func apiSetPolicy(c *call) error {
 		return err
 	}
 	var body struct {
-		Needs int    `json:"needs"`
-		Role  string `json:"role"`
+		Needs   int     `json:"needs"`
+		Role    string  `json:"role"`
+		Version *uint64 `json:"version"` // of the policy that it replaces; absent: whatever there is
 	}
 	if err := c.decode(&body); err != nil {
 		return err
 	}
-	if err := c.m.Approvals.SetPolicy(c.Request().Context(), c.actor, act, body.Needs, body.Role); err != nil {
+	if err := c.m.Approvals.SetPolicy(c.Request().Context(), c.actor, act, body.Needs, body.Role, body.Version); err != nil {
 		return err
 	}
 	return apiPolicies(c)
@@ -56,7 +57,7 @@ func apiRemovePolicy(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.m.Approvals.RemovePolicy(c.Request().Context(), c.actor, act); err != nil {
+	if err := c.m.Approvals.RemovePolicy(c.Request().Context(), c.actor, act, nil); err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)

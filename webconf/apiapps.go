@@ -46,7 +46,11 @@ func apiPutApplication(c *call) error {
 	if a.Name != name {
 		return invalid("the body is about application %q, the address about %q", a.Name, name)
 	}
-	if err := c.m.Apps.Put(c.Request().Context(), c.actor, a); err != nil {
+	var replaces *uint64
+	if a.Version != 0 { // it was read before, and may be another one by now
+		replaces = &a.Version
+	}
+	if err := c.m.Apps.Put(c.Request().Context(), c.actor, a, replaces); err != nil {
 		return err
 	}
 	return c.JSON(http.StatusOK, c.m.State().Apps[name])

@@ -46,7 +46,7 @@ func apiChangePerson(c *call) error {
 	if err != nil {
 		return err
 	}
-	change := node.PersonChange{FullName: p.FullName, Roles: p.Roles, Disabled: p.Disabled}
+	change := node.PersonChange{FullName: p.FullName, Roles: p.Roles, Disabled: p.Disabled, Replaces: &p.Version}
 	var body struct {
 		FullName *string              `json:"full_name"`
 		Roles    *[]cluster.RoleGrant `json:"roles"`

@@ -89,7 +89,7 @@ func newApplicationPage(c *call) error {
 // formOf fills the form with what is known of an application.
 func formOf(a cluster.App) *form {
 	d := a.Delivery
-	f := newForm("app", map[string]string{"name": a.Name, "kind": a.Restart.Kind, "target": a.Restart.Target,
+	f := newForm("app", map[string]string{"name": a.Name, "version": versionText(a.Version), "kind": a.Restart.Kind, "target": a.Restart.Target,
 		"delivery": cmp.Or(d.Kind, cluster.DeliverNone), "owner": d.Owner, "group": d.Group, "filemode": cmp.Or(d.Mode, cluster.ModeOwner)})
 	f.Values["slots"], f.Values["nodes"], f.Values["after"] = a.Slots, a.Nodes, a.After
 	if d.Manual {
@@ -188,7 +188,7 @@ func newApplication(c *call) error {
 	if _, taken := c.m.State().Apps[a.Name]; taken {
 		f.fail("name", "There is an application %q already.", a.Name)
 	}
-	return putApplication(c, a, nil, f)
+	return putApplication(c, a, nil, f, new(uint64))
 }
 
 func changeApplication(c *call) error {
@@ -200,20 +200,32 @@ func changeApplication(c *call) error {
 	if err != nil {
 		return err
 	}
-	return putApplication(c, appOf(f, old.Name), &old, f)
+	version, err := f.version("version")
+	if err != nil {
+		return err
+	}
+	return putApplication(c, appOf(f, old.Name), &old, f, version)
 }
 
-func putApplication(c *call, a cluster.App, old *cluster.App, f *form) error {
+func putApplication(c *call, a cluster.App, old *cluster.App, f *form, replaces *uint64) error {
 	if f.ok() {
-		err := c.m.Apps.Put(c.Request().Context(), c.actor, a)
+		err := c.m.Apps.Put(c.Request().Context(), c.actor, a, replaces)
 		if err == nil {
 			if err := c.flash(fmt.Sprintf("Application %s is saved.", a.Name)); err != nil {
 				return err
 			}
 			return c.redirect(applicationPath(a.Name))
 		}
-		if err := f.blame("", err); err != nil { // its text says which part of the application is wrong
-			return err
+		if f.outdated(err) && old != nil {
+			now, err := c.application()
+			if err != nil {
+				return err
+			}
+			old, f.Values = &now, formOf(now).Values
+		} else if f.ok() {
+			if err := f.blame("", err); err != nil { // its text says which part of the application is wrong
+				return err
+			}
 		}
 	}
 	return showApplication(c, old, f)

@@ -3,6 +3,7 @@ package webconf
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -14,6 +15,8 @@ type approvalsView struct {
 	Open  []node.ApprovalView // the others that wait
 	Ended []node.ApprovalView
 	None  bool // no policy asks for any
+
+	Tight []node.PolicyView // policies with nobody to spare
 }
 
 // A requestList is one table of the page, with the id of its heading.
@@ -27,12 +30,12 @@ func newRequestList(id string, list []node.ApprovalView) requestList { return re
 func approvalPath(id string) string { return "/approvals/" + url.PathEscape(id) }
 
 func approvalsPage(c *call) error {
-	v := newApprovalsView(c.m.Approvals.List(c.actor), len(c.m.Approvals.Policies()))
+	v := newApprovalsView(c.m.Approvals.List(c.actor), c.m.Approvals.Policies())
 	return c.show(page{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: v})
 }
 
-func newApprovalsView(list []node.ApprovalView, policies int) approvalsView {
-	v := approvalsView{None: policies == 0}
+func newApprovalsView(list []node.ApprovalView, policies []node.PolicyView) approvalsView {
+	v := approvalsView{None: len(policies) == 0, Tight: slices.DeleteFunc(slices.Clone(policies), func(p node.PolicyView) bool { return p.Spare() > 0 })}
 	for _, a := range list {
 		switch {
 		case a.State != cluster.ApprovalWaiting:
@@ -138,7 +141,7 @@ func withdrawApproval(c *call) error {
 }
 
 type policiesView struct {
-	Policies []cluster.Policy
+	Policies []node.PolicyView
 	Acts     []cluster.PolicyAct
 	Roles    []string
 	Act      string // chosen in the form
@@ -154,7 +157,7 @@ func showPolicies(c *call, f *form) error {
 		Data: newPoliciesView(c.m.Approvals.Policies(), f)})
 }
 
-func newPoliciesView(list []cluster.Policy, f *form) policiesView {
+func newPoliciesView(list []node.PolicyView, f *form) policiesView {
 	return policiesView{Policies: list, Acts: cluster.PolicyActs(), Roles: cluster.Roles(), Act: f.Value("act"), Role: f.Value("role")}
 }
 
@@ -169,7 +172,16 @@ func setPolicy(c *call) error {
 		return showPolicies(c, f)
 	}
 	act := f.text("act")
-	if err := c.m.Approvals.SetPolicy(c.Request().Context(), c.actor, act, needs, f.text("role")); err != nil {
+	saw, err := f.version("version-" + act)
+	if err != nil {
+		return err
+	}
+	if saw == nil {
+		saw = new(uint64) // the page showed no policy on it
+	}
+	if err := c.m.Approvals.SetPolicy(c.Request().Context(), c.actor, act, needs, f.text("role"), saw); f.outdated(err) {
+		return showPolicies(c, f)
+	} else if err != nil {
 		if err := f.blame("needs", err); err != nil {
 			return err
 		}
@@ -187,7 +199,11 @@ func removePolicy(c *call) error {
 		return err
 	}
 	act := f.text("act")
-	if err := c.m.Approvals.RemovePolicy(c.Request().Context(), c.actor, act); err != nil {
+	saw, err := f.version("version")
+	if err != nil {
+		return err
+	}
+	if err := c.m.Approvals.RemovePolicy(c.Request().Context(), c.actor, act, saw); err != nil {
 		if err := f.blame("", err); err != nil {
 			return err
 		}

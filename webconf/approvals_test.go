@@ -49,7 +49,7 @@ func TestApprovals(t *testing.T) {
 	alice, officer := a.loggedIn(t), cluster.RoleGrant{Role: cluster.SecurityOfficer}
 	bob, dora := a.colleague(t, "bob", officer), a.colleague(t, "dora", cluster.RoleGrant{Role: cluster.Auditor})
 	for _, name := range []string{"ejbca", "nginx"} {
-		if err := a.Apps.Put(t.Context(), root, cluster.App{Name: name, Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartNone}}); err != nil {
+		if err := a.Apps.Put(t.Context(), root, cluster.App{Name: name, Slots: []string{}, Nodes: []string{}, Restart: cluster.Restart{Kind: cluster.RestartNone}}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,7 +168,7 @@ func passwordsThatWait(t *testing.T, a *appliance, alice, bob *browser) {
 // invitationThatWaits: the code is in the one answer that there is, and its life begins with the approval.
 func invitationThatWaits(t *testing.T, a *appliance, s *socket, alice, bob *browser) {
 	t.Helper()
-	if err := a.Approvals.SetPolicy(t.Context(), root, "invite.add", 1, cluster.SecurityOfficer); err != nil {
+	if err := a.Approvals.SetPolicy(t.Context(), root, "invite.add", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
 	}
 	alice.post("/cluster/invitations", "node", "node8", "hours", "2").wants(t, http.StatusOK, "good for 2 h once it is approved", "Until then the code is good for nothing.")

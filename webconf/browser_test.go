@@ -238,7 +238,7 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 		} else {
 			app.After = []string{"ejbca"}
 		}
-		if err := first.Apps.Put(t.Context(), root, app); err != nil {
+		if err := first.Apps.Put(t.Context(), root, app, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := first.Apps.Restart(t.Context(), root, app.Name); err == nil != (app.Name == "ejbca") {
@@ -275,7 +275,7 @@ func trouble(t *testing.T, nodes []*appliance) (made, waiting, imported string) 
 func wantsApproval(t *testing.T, first *appliance) {
 	t.Helper()
 	first.colleague(t, "olga", cluster.RoleGrant{Role: cluster.SecurityOfficer}) // one officer alone cannot be under a policy
-	if err := first.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer); err != nil {
+	if err := first.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := first.Cluster.Apply(t.Context(), &cluster.RemoveNode{Node: "node3"}, root); !errors.Is(err, cluster.NeedsApproval) {

@@ -70,6 +70,7 @@ var clusterCodes = map[cluster.Code]verdict{
 	cluster.Full:      {status: http.StatusConflict, code: "full"},
 
 	cluster.NeedsApproval: {status: http.StatusConflict, code: "needs_approval"},
+	cluster.Changed:       {status: http.StatusConflict, code: "changed"},
 }
 
 // judge decides what the one who asked is told. Only errors that are made for people keep their text.

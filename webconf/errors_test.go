@@ -37,6 +37,7 @@ func TestJudge(t *testing.T) {
 		{clusterError(cluster.Upgrade), 409, "upgrade"},
 		{clusterError(cluster.Full), 409, "full"},
 		{clusterError(cluster.NeedsApproval), 409, "needs_approval"},
+		{clusterError(cluster.Changed), 409, "changed"},
 		{clusterError(cluster.Internal), 500, "internal"},
 		{&syncpkg.Error{Kind: syncpkg.ErrExpired, Err: errors.New("the reason")}, 422, "package"},
 		{fmt.Errorf("a reason: %w", &hsm.Error{Code: hsm.Down}), 503, "unavailable"},

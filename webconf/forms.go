@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/keyferry/keyferry/cluster"
 	"github.com/labstack/echo/v4"
 )
 
@@ -94,12 +96,52 @@ func (f *form) blame(field string, err error) error {
 	return nil
 }
 
+// version is that of the object that the form showed, for the command that replaces it: nil where a program sent
+// the form without one.
+func (f *form) version(field string) (*uint64, error) {
+	if !f.Values.Has(field) {
+		return nil, nil
+	}
+	v, err := strconv.ParseUint(f.text(field), 10, 64)
+	if err != nil {
+		return nil, echo.NewHTTPError(http.StatusBadRequest, "the form is about no version: open its page again")
+	}
+	return &v, nil
+}
+
+func versionText(v uint64) string { return strconv.FormatUint(v, 10) }
+
+// outdated tells whether the form was refused because somebody changed meanwhile what it shows. It says so, and
+// the page then shows what there is now instead of what was entered.
+func (f *form) outdated(err error) bool {
+	if !errors.Is(err, cluster.Changed) {
+		return false
+	}
+	f.fail("", "%s", sentence(judge(err).message))
+	f.status = http.StatusConflict
+	return true
+}
+
 // Value is what stands in a field.
 func (f *form) Value(field string) string {
 	if f == nil {
 		return ""
 	}
 	return f.Values.Get(field)
+}
+
+// A given is a field with its value.
+type given struct{ Name, Value string }
+
+// Given are those of the fields that have a value, for a page that keeps what it does not ask for.
+func (f *form) Given(fields ...string) []given {
+	var list []given
+	for _, name := range fields {
+		if v := f.Value(name); v != "" {
+			list = append(list, given{name, v})
+		}
+	}
+	return list
 }
 
 // Has tells whether one of several boxes with the same name is ticked.

@@ -169,7 +169,7 @@ func TestIdentityPages(t *testing.T) {
 	alice.follow(alice.post("/identity/trust", "trusting", "node2", "trusted", "node1")).wants(t, http.StatusOK, "node2 takes packages from node1 from now on")
 	identityFiles(t, alice)
 	identityAPI(t, a)
-	if err := a.Approvals.SetPolicy(t.Context(), root, "trust.set", 1, cluster.SecurityOfficer); err != nil {
+	if err := a.Approvals.SetPolicy(t.Context(), root, "trust.set", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
 	}
 	request := alice.post(edge + "/remove").location()

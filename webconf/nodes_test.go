@@ -21,7 +21,7 @@ func TestRemoveNode(t *testing.T) {
 	a.colleague(t, "carl", cluster.RoleGrant{Role: cluster.CryptoOfficer}).post("/cluster/remove", "name", "node2").wants(t, http.StatusForbidden)
 	s := newSocket(t, a.web)
 	s.refused(s.send(remove, "/cluster/nodes/node3", "", nil), http.StatusNotFound, "not_found")
-	if err := a.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer); err != nil {
+	if err := a.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.refused(s.send(remove, "/cluster/nodes/node2", "", nil), http.StatusConflict, "needs_approval")
@@ -37,7 +37,7 @@ func TestRemoveNode(t *testing.T) {
 		t.Errorf("trust is left: %v", trusts)
 	}
 	eventually(t, "node1 works alone", func() bool { s := a.Cluster.Status(); return s.Quorum && len(s.Voters) == 1 })
-	if err := gone.Approvals.RemovePolicy(t.Context(), root, "node.remove"); err == nil {
+	if err := gone.Approvals.RemovePolicy(t.Context(), root, "node.remove", nil); err == nil {
 		t.Error("a node that was removed changes the cluster")
 	}
 	if r := alice.get("/cluster"); r.status != http.StatusOK {

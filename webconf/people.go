@@ -122,7 +122,7 @@ func newPersonView(s *situation, p *node.Person, me string, f *form) personView 
 
 // personForm fills the form with what an account is.
 func personForm(p node.Person) *form {
-	f := newForm("person", map[string]string{"full_name": p.FullName})
+	f := newForm("person", map[string]string{"full_name": p.FullName, "version": versionText(p.Version)})
 	for _, r := range p.Roles {
 		f.Values.Add("role", r.Role)
 		f.Values["slots-"+r.Role] = r.Slots
@@ -208,7 +208,13 @@ func personAct(c *call, name string, act func(p node.Person, f *form) (done stri
 		return err
 	}
 	done, err := act(p, f)
-	if err != nil {
+	switch {
+	case f.outdated(err):
+		if p, err = c.person(); err != nil {
+			return err
+		}
+		f.Values = personForm(p).Values
+	case err != nil:
 		if err := f.blame("", err); err != nil {
 			return err
 		}
@@ -227,7 +233,11 @@ func personAct(c *call, name string, act func(p node.Person, f *form) (done stri
 
 func changePerson(c *call) error {
 	return personAct(c, "person", func(p node.Person, f *form) (string, error) {
-		change := node.PersonChange{FullName: f.text("full_name"), Roles: rolesOf(f), Disabled: p.Disabled}
+		version, err := f.version("version")
+		if err != nil {
+			return "", err
+		}
+		change := node.PersonChange{FullName: f.text("full_name"), Roles: rolesOf(f), Disabled: p.Disabled, Replaces: version}
 		return fmt.Sprintf("Account %s is saved. What changed counts at once, on all nodes.", p.Name), c.m.Accounts.Change(c.Request().Context(), c.actor, p.Name, change)
 	})
 }

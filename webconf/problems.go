@@ -266,7 +266,7 @@ func (v *situation) lockProblems() []problem {
 		}
 		if len(nodes) > 0 {
 			list = append(list, problem{warn, fmt.Sprintf("Too many wrong passwords for the account %s: it is locked on %s.", name, and(nodes)),
-				"Ask the person whether the tries were theirs. The lock ends by itself after an hour; a security officer can lift it.", personPath(name), "See " + name})
+				"Ask the person whether the tries were theirs. The lock ends by itself after an hour; a security officer can lift it.", meansPath(name), "See " + name})
 		}
 	}
 	return list

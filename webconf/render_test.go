@@ -181,10 +181,10 @@ func approvalPages(v *situation, text string) []page {
 	for _, state := range []cluster.ApprovalState{cluster.ApprovalUsed, cluster.ApprovalFailed, cluster.ApprovalRejected, cluster.ApprovalWithdrawn, cluster.ApprovalExpired} {
 		all = append(all, change(func(a *node.ApprovalView) { a.State, a.Ended, a.Result, a.Act = state, v.Now, text, "policy.remove" }))
 	}
-	policies := []cluster.Policy{{Act: "sync.build", Needs: 2, Role: cluster.SecurityOfficer, Set: v.Now, By: "account/" + text}, {Act: text, Needs: 1, Role: text}}
+	policies := []node.PolicyView{{Policy: cluster.Policy{Act: "sync.build", Needs: 2, Role: cluster.SecurityOfficer, Set: v.Now, By: "account/" + text}, Could: 3}, {Policy: cluster.Policy{Act: text, Needs: 1, Role: text}, Could: 1}}
 	list := []page{
-		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(nil, 0)},
-		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(all, 2)},
+		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(nil, nil)},
+		{Name: "approvals", Title: "Approvals", Nav: "/approvals", Data: newApprovalsView(all, policies)},
 		{Name: "policies", Title: "Policies", Nav: "/approvals", Form: newForm("policy", nil), Data: newPoliciesView(nil, newForm("policy", nil))},
 		{Name: "policies", Title: "Policies", Nav: "/approvals", Form: failed("policy", text), Data: newPoliciesView(policies, failed("policy", text))},
 		{Name: "person", Title: "Account", Nav: "/people", Data: personView{Password: "secret", For: text, Approval: "abc", Waits: text}},

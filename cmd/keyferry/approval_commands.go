@@ -84,14 +84,14 @@ func (a *app) policiesCommand() *cobra.Command {
 }
 
 func (a *app) listPolicies(c *cobra.Command, _ []string) error {
-	list, err := get[[]cluster.Policy](c.Context(), a.client(), "/policies")
+	list, err := get[[]node.PolicyView](c.Context(), a.client(), "/policies")
 	if err != nil {
 		return err
 	}
 	return a.print(list, func(row func(...any)) {
-		row("ACT", "NEEDS", "BY ROLE", "SET")
+		row("ACT", "NEEDS", "BY ROLE", "COULD APPROVE", "SET")
 		for _, p := range list {
-			row(p.Act, p.Needs, p.Role, ago(p.Set)+" by "+p.By)
+			row(p.Act, p.Needs, p.Role, p.Could, ago(p.Set)+" by "+p.By)
 		}
 	})
 }
