@@ -159,7 +159,7 @@ func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
-	now := time.Now()
+	now := s.m.node.cfg.Now()
 	mine := func(_, _, _ string) (*ecdsa.PublicKey, error) { return pik.Public().(*ecdsa.PublicKey), nil }
 	old, err := syncpkg.VerifyReceiverKeys(rec.Receiver, mine, now)
 	if err == nil && bytes.Equal(old.Transport, public.Bytes()) && bytes.Equal(old.Seal.Public, sealing.PublicKey().Bytes()) && now.Before(old.NotAfter.Add(-receiverLife/2)) {
@@ -174,6 +174,29 @@ func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
 		return err
 	}
 	return s.update(t, func() { t.rec.Receiver = statement })
+}
+
+// attest looks once a minute whether the statement of an open slot's receiver keys holds, and renews it. So it
+// is renewed also in a slot that stays open for a year, and made once the admin token is back. The caller holds
+// t.changing.
+func (s *Slots) attest(ctx context.Context, t *seat) {
+	now := s.m.node.cfg.Now()
+	s.mu.Lock()
+	rec, due := t.rec, t.state == cluster.Active && now.Sub(t.attested).Abs() >= time.Minute
+	if due {
+		t.attested = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	mod, err := s.m.node.module(rec.Module)
+	if err == nil {
+		err = s.receiver(ctx, t, mod.Token(rec.Serial))
+	}
+	if err != nil {
+		s.m.log.Error("this slot cannot receive packages", "slot", rec.Slot, "error", err)
+	}
 }
 
 // moduleChanged follows what happens to a module. The module calls it, so it must not call back.
@@ -226,6 +249,7 @@ func (s *Slots) activate(ctx context.Context) {
 				continue // whoever is changing it reports at the end, or nudges this loop
 			}
 			s.openStored(ctx, t)
+			s.attest(ctx, t)
 			t.changing.Unlock()
 			s.report(ctx, t)
 		}

@@ -75,7 +75,7 @@ func (n *Node) makeOwner(ctx context.Context, admin *hsm.Token, rec *identityRec
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := n.cfg.Now()
 	if rec.Owner == nil {
 		rec.Cluster, rec.ClusterName, rec.HoldsOwner = cluster.NewID(), name, true
 		if rec.Owner, err = identity.OwnerCertificate(name, pok, now); err != nil {

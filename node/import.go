@@ -114,6 +114,9 @@ func (y *Sync) run(ctx context.Context, s Staged, actor cluster.Actor, pr *progr
 		return fmt.Errorf("the journal cannot be written, so nothing was begun: %w", err)
 	}
 	pr.say("the package of %s is authentic, for this node, and opened: %s", s.Header.Source, plural(s.Header.Keys, "key"))
+	if note := y.clockNote(s.Header.Source); note != "" {
+		pr.say("%s", note)
+	}
 	y.m.node.cfg.Fault("import: journal open")
 	for try := 1; ; try++ {
 		err = r.keys(ctx)

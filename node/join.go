@@ -27,6 +27,7 @@ type joinRequest struct {
 	Code    string       `json:"code"`
 	Node    cluster.Node `json:"node"`    // without identity
 	Request []byte       `json:"request"` // PKCS #10, signed by the identity key
+	Time    time.Time    `json:"time"`    // by the clock of the new node, as this is sent
 }
 
 // A joinAnswer lets it in.
@@ -60,7 +61,7 @@ func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Me
 	if err != nil {
 		return nil, err
 	}
-	if err := ping(ctx, client, address); err != nil {
+	if err := n.ping(ctx, client, address); err != nil {
 		return nil, err
 	}
 	admin, err := n.openAdmin(ctx, &rec)
@@ -71,7 +72,7 @@ func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Me
 	if err != nil {
 		return nil, err
 	}
-	answer, err := ask(ctx, client, address, joinRequest{code, n.self(rec, ""), request})
+	answer, err := ask(ctx, client, address, joinRequest{code, n.self(rec, ""), request, n.cfg.Now().UTC()})
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +99,7 @@ func (n *Node) accept(rec *identityRecord, a joinAnswer, request []byte) error {
 	if err != nil {
 		return fmt.Errorf("the identity certificate that came back cannot be read: %w", err)
 	}
-	if _, err := identity.CheckIdentity(pic, poc, time.Now()); err != nil {
+	if _, err := identity.CheckIdentity(pic, poc, n.cfg.Now()); err != nil {
 		return err
 	}
 	r, err := x509.ParseCertificateRequest(request)
@@ -113,18 +114,17 @@ func (n *Node) accept(rec *identityRecord, a joinAnswer, request []byte) error {
 	return n.saveIdentity(rec)
 }
 
-// ping finds out whether the fingerprint is right before a token is made.
-func ping(ctx context.Context, client *http.Client, address string) error {
+// ping finds out whether the fingerprint is right and the clocks agree before a token is made.
+func (n *Node) ping(ctx context.Context, client *http.Client, address string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+joinPath, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	clock, err := n.askTime(client, req, address)
 	if err != nil {
-		return joinFailure(address, err)
+		return err
 	}
-	resp.Body.Close()
-	return nil
+	return n.refuseClock(clock, "the node at "+address, "this node, "+n.cfg.Name)
 }
 
 func ask(ctx context.Context, client *http.Client, address string, r joinRequest) (joinAnswer, error) {
@@ -199,7 +199,7 @@ func (m *Member) Fingerprint() (string, error) {
 // joins serves nodes that have no identity yet.
 func (m *Member) joins() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+joinPath, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET "+joinPath, m.tellTime)
 	mux.HandleFunc("POST "+joinPath, func(w http.ResponseWriter, r *http.Request) {
 		var q joinRequest
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoinMessage))
@@ -242,7 +242,11 @@ func (m *Member) admit(ctx context.Context, q joinRequest) (joinAnswer, error) {
 	if err := m.State().CheckInvite(hash, q.Node.Name, key, time.Now()); err != nil {
 		return joinAnswer{}, err
 	}
-	pic, err := m.certified(ctx, certifyRequest{hash, q.Request})
+	clock := compareClocks(m.node.cfg.Now(), q.Time, 0) // what it was on its way counts as behind
+	if err := m.node.refuseClock(clock, "the new node "+q.Node.Name, m.Name()); err != nil {
+		return joinAnswer{}, err
+	}
+	pic, err := m.certified(ctx, certifyRequest{hash, q.Request, clock.Ahead})
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -261,8 +265,9 @@ func (m *Member) admit(ctx context.Context, q joinRequest) (joinAnswer, error) {
 
 // A certifyRequest asks the node with the owner key for an identity certificate.
 type certifyRequest struct {
-	Invite  string `json:"invite"` // hash of the one-time code
-	Request []byte `json:"request"`
+	Invite  string        `json:"invite"` // hash of the one-time code
+	Request []byte        `json:"request"`
+	Ahead   time.Duration `json:"ahead"` // how far the clock of the new node is ahead of that of the node that asks
 }
 
 type certifyAnswer struct {
@@ -273,7 +278,7 @@ type certifyAnswer struct {
 // certified has the owner key certify a new node's identity, on whichever node that key is.
 func (m *Member) certified(ctx context.Context, q certifyRequest) ([]byte, error) {
 	if m.Identity.HoldsOwner() {
-		return m.certifyHere(ctx, q)
+		return m.certifyHere(m.Name(), q)
 	}
 	holder := m.Peers.ownerHolder()
 	if holder == "" {
@@ -289,8 +294,9 @@ func (m *Member) certified(ctx context.Context, q certifyRequest) ([]byte, error
 	return a.Identity, nil
 }
 
-// certifyHere signs with the owner key of this node, for an invitation that its own state knows.
-func (m *Member) certifyHere(ctx context.Context, q certifyRequest) ([]byte, error) {
+// certifyHere signs with the owner key of this node, for an invitation that its own state knows. The validity
+// is by the clock here, so that must agree with the one of the new node, by way of the node that asks for it.
+func (m *Member) certifyHere(asking string, q certifyRequest) ([]byte, error) {
 	r, err := identity.ParseRequest(q.Request)
 	if err != nil {
 		return nil, err
@@ -302,5 +308,13 @@ func (m *Member) certifyHere(ctx context.Context, q certifyRequest) ([]byte, err
 	if n, ok := m.State().Nodes[name]; ok && n.Key == digestHex(r.RawSubjectPublicKeyInfo) {
 		return n.Identity, nil // a joiner that starts over
 	}
-	return m.Identity.certify(q.Request, time.Now())
+	clock := m.Peers.Seen(asking).Clock
+	if err := m.node.refuseClock(clock, asking, m.Name()); err != nil {
+		return nil, err
+	}
+	clock.Known, clock.Ahead = true, clock.Ahead+q.Ahead
+	if err := m.node.refuseClock(clock, "the new node "+name, m.Name()+", which certifies it"); err != nil {
+		return nil, err
+	}
+	return m.Identity.certify(q.Request, m.node.cfg.Now())
 }

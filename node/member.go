@@ -59,7 +59,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 		}
 		n.log.Error("the admin token does not open; this node goes on without signing", "error", err)
 	}
-	if err := id.renewLeaf(time.Now()); err != nil && id.leaf == nil {
+	if err := id.renewLeaf(n.cfg.Now()); err != nil && id.leaf == nil {
 		return err
 	}
 	// For browsers and programs that are to trust this cluster's consoles.
@@ -267,7 +267,7 @@ func (m *Member) maintain(ctx context.Context) {
 				m.log.Error("the admin token does not open", "error", err)
 			}
 		}
-		if err := m.Identity.renewLeaf(time.Now()); err != nil && !errors.Is(err, errAdminClosed) {
+		if err := m.Identity.renewLeaf(m.node.cfg.Now()); err != nil && !errors.Is(err, errAdminClosed) {
 			m.log.Error("the TLS certificate was not renewed", "error", err)
 		}
 		m.selfTest(ctx)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ type Config struct {
 	Log     *slog.Logger
 
 	WeakHashes bool // passwords are hashed at the lowest cost: for tests, which log in often
+
+	ClockLimit time.Duration // how far another node's clock may be off before nothing is certified; ClockLimit when 0
 
 	// Now is the clock by which this node signs and judges; time.Now when nil. Tests set it wrong.
 	Now func() time.Time
@@ -107,6 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.ClockLimit = cmp.Or(cfg.ClockLimit, ClockLimit)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

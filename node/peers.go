@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/keyferry/keyferry/cluster"
 )
 
 // Peers is who of the other nodes answers, and what they say of themselves.
@@ -25,6 +27,7 @@ type Seen struct {
 	Last    time.Time // when it last answered; zero: not since this node started
 	Error   string    // why it does not
 	Health  Health
+	Clock   Clock // when it last answered
 }
 
 // Health is what a node says when another asks how it is.
@@ -64,7 +67,7 @@ func (p *Peers) handler() http.Handler {
 			respond(w, http.StatusBadRequest, certifyAnswer{Error: "the request cannot be read"})
 			return
 		}
-		pic, err := p.m.certifyHere(r.Context(), q)
+		pic, err := p.m.certifyHere(cluster.PeerOf(r), q)
 		if err != nil {
 			respond(w, http.StatusForbidden, certifyAnswer{Error: err.Error()})
 			return
@@ -99,7 +102,7 @@ func (p *Peers) onceReady(next http.Handler) http.Handler {
 
 // own is this node's health.
 func (p *Peers) own() Health {
-	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: time.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open(), Needs: p.m.Custody.Needs()}
+	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: p.m.node.cfg.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open(), Needs: p.m.Custody.Needs()}
 	for name, mod := range p.m.node.ModuleHealth() {
 		if !mod.Up {
 			h.Modules = append(h.Modules, name)
@@ -132,12 +135,15 @@ func (p *Peers) poll(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, pollInterval)
 	defer cancel()
 	var h Health
+	began, start := p.m.node.cfg.Now(), time.Now()
 	err := p.get(ctx, name, healthPath, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxHandover)).Decode(&h) })
+	took := time.Since(start)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.seen[name]
 	if s.Answers = err == nil; s.Answers {
 		s.Last, s.Health, s.Error = time.Now(), h, ""
+		s.Clock = compareClocks(began, h.Time, took)
 	} else {
 		s.Error = err.Error()
 	}
@@ -147,7 +153,7 @@ func (p *Peers) poll(ctx context.Context, name string) {
 // Seen tells what is known of a node. This node itself always answers.
 func (p *Peers) Seen(name string) Seen {
 	if name == p.m.Name() {
-		return Seen{Answers: true, Last: time.Now(), Health: p.own()}
+		return Seen{Answers: true, Last: time.Now(), Health: p.own(), Clock: Clock{Known: true}}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -27,6 +27,7 @@ type Preview struct {
 	Problem  string       `json:"problem,omitempty"` // why it cannot be imported now
 	Imported time.Time    `json:"imported,omitzero"` // when it was imported here before
 	Apps     []string     `json:"applications"`      // that would be restarted
+	Clock    string       `json:"clock,omitempty"`   // how far that of the source is off, if it is
 }
 
 // PreviewKey is one key of a package, and what would become of it.
@@ -79,7 +80,7 @@ func (y *Sync) Preview(ctx context.Context, digest string) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	v := Preview{Staged: s, Keys: []PreviewKey{}, Apps: y.m.Apps.using(s.Header.Slot)}
+	v := Preview{Staged: s, Keys: []PreviewKey{}, Apps: y.m.Apps.using(s.Header.Slot), Clock: y.clockNote(s.Header.Source)}
 	if r, ok := y.m.State().Packages[s.Header.ID].Receipts[y.m.Name()]; ok {
 		v.Imported = r.Time
 	}

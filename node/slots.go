@@ -31,15 +31,16 @@ type seat struct {
 	changing sync.Mutex // one change of code, mode or activation at a time
 
 	// Guarded by Slots.mu.
-	rec     seatRecord
-	state   cluster.SeatState
-	reason  string
-	open    bool // somebody logged in; the module keeps the token open through its restarts
-	stale   bool // while a code is pending: the token has refused the one before it
-	since   time.Time
-	by      string    // who opened it
-	changes int       // of the code, since the node started
-	resting time.Time // a scheduled change that failed is not tried again before
+	rec      seatRecord
+	state    cluster.SeatState
+	reason   string
+	open     bool // somebody logged in; the module keeps the token open through its restarts
+	stale    bool // while a code is pending: the token has refused the one before it
+	since    time.Time
+	by       string    // who opened it
+	changes  int       // of the code, since the node started
+	attested time.Time // when the statement of its receiver keys was last looked at, by Config.Now
+	resting  time.Time // a scheduled change that failed is not tried again before
 
 	present      []byte    // the code of a manual slot, kept for its custodians to replace it
 	presentUntil time.Time // and wiped then

@@ -40,6 +40,15 @@ type nodeAnswer struct {
 	WebConf string `json:"webconf"`
 	Version string `json:"version"`
 	Voter   bool   `json:"voter"`
+
+	Clock *clockAnswer `json:"clock,omitempty"` // missing until the node has answered
+}
+
+// A clockAnswer is how far the clock of a node is ahead of that of the node that says so, in seconds.
+type clockAnswer struct {
+	Ahead  float64 `json:"ahead"`
+	Within float64 `json:"within"` // the true difference is no further away than that
+	Past   bool    `json:"past_limit"`
 }
 
 type slotCount struct {
@@ -60,7 +69,11 @@ func apiStatus(c *call) error {
 	a.Slots, a.Keys, a.Problems = slotCount{v.active(), len(v.Slots)}, v.Summary, whole(v.problems())
 	for _, name := range v.names() {
 		o := v.State.Nodes[name]
-		a.Nodes = append(a.Nodes, nodeAnswer{name, string(o.Status), v.Seen[name].Answers, o.WebURL, o.Version, slices.Contains(v.Status.Voters, name)})
+		n := nodeAnswer{Name: name, Status: string(o.Status), Answers: v.Seen[name].Answers, WebConf: o.WebURL, Version: o.Version, Voter: slices.Contains(v.Status.Voters, name)}
+		if c := v.Seen[name].Clock; c.Known {
+			n.Clock = &clockAnswer{c.Ahead.Seconds(), c.Within.Seconds(), c.Past(v.ClockLimit)}
+		}
+		a.Nodes = append(a.Nodes, n)
 	}
 	return c.JSON(http.StatusOK, a)
 }

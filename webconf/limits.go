@@ -67,10 +67,6 @@ const (
 	// is refused at the right field.
 	maxInviteHours = 24
 
-	// clockLimit is from when on a difference of clocks is worth a word: packages are refused from five
-	// minutes on (syncpkg.MaxSkew).
-	clockLimit = 30 * time.Second
-
 	// certificateWarning is how long before the end of a certificate people are told. A node renews its
 	// TLS certificate 20 days before, so with 10 days left something is wrong.
 	certificateWarning = 10 * 24 * time.Hour

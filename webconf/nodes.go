@@ -45,7 +45,8 @@ type nodeRow struct {
 	Mark     mark
 	Role     string // leader, voter, standby
 	Seen     node.Seen
-	Clock    string    // difference to this node's, where it matters
+	Clock    string    // how far it is ahead of this node's, as far as is known
+	ClockOff bool      // further than is allowed
 	Ends     time.Time // of the identity certificate
 	Active   int
 	Slots    int
@@ -98,11 +99,8 @@ func newNodeRow(s *situation, n cluster.Node) nodeRow {
 	case slices.Contains(s.Status.Standbys, n.Name):
 		r.Role = "Without a vote"
 	}
-	if d := s.clockDifference(n.Name); d.Abs() >= clockLimit {
-		r.Clock = "clock about " + span(d.Abs()) + " ahead"
-		if d < 0 {
-			r.Clock = "clock about " + span(d.Abs()) + " behind"
-		}
+	if seen.Clock.Known && !r.Here {
+		r.Clock, r.ClockOff = "clock "+seen.Clock.String(), seen.Clock.Past(s.ClockLimit)
 	}
 	r.Active, r.Slots = s.seats(n.Name)
 	return r

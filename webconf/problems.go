@@ -228,16 +228,12 @@ func (v *situation) nodeProblems() []problem {
 		list = append(list, problem{warn, text, remedy, "/cluster", "See the nodes"})
 	}
 	for _, name := range v.names() {
-		d := v.clockDifference(name)
-		if d.Abs() < clockLimit || !v.Seen[name].Answers {
+		c := v.Seen[name].Clock
+		if !c.Past(v.ClockLimit) || !v.Seen[name].Answers {
 			continue
 		}
-		word := "ahead of"
-		if d < 0 {
-			word = "behind"
-		}
-		list = append(list, problem{warn, fmt.Sprintf("The clock of %s is about %s %s that of %s.", name, span(d.Abs()), word, v.Node),
-			"From five minutes on, packages are refused as not valid yet. Let all nodes use the same time source.", "/cluster", "See the nodes"})
+		list = append(list, problem{warn, sentence(c.Of(name, v.Node)),
+			"No node is let in by it, and from five minutes on packages are refused as not valid yet. Let all nodes use the same time source.", "/cluster", "See the nodes"})
 	}
 	return list
 }

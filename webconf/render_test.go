@@ -281,7 +281,7 @@ func packagePages(v *situation, text string) []page {
 		closed := p
 		closed.Inspection, closed.SlotClosed = &node.Inspection{Verified: true}, true
 		closed.Preview = &node.Preview{Keys: []node.PreviewKey{{Key: node.KeyName{Label: text, ID: "01"}, Action: node.ActionImport, Usage: text}, {Action: node.ActionSkip}, {Action: node.ActionConflict, Why: text}},
-			New: 1, There: 1, Conflict: 1, Problem: text, Apps: []string{text, "b"}}
+			New: 1, There: 1, Conflict: 1, Problem: text, Clock: text, Apps: []string{text, "b"}}
 		open, again := closed, closed
 		preview, before := *closed.Preview, *closed.Preview
 		preview.Problem, preview.Apps = "", nil

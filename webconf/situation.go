@@ -27,8 +27,9 @@ type situation struct {
 	Audit node.AuditStatus
 
 	AdminOpen       bool
-	AdminRefused    error     // why the admin token does not take the stored code
-	CertificateEnds time.Time // of this node's TLS certificate
+	AdminRefused    error         // why the admin token does not take the stored code
+	ClockLimit      time.Duration // how far clocks may be apart
+	CertificateEnds time.Time     // of this node's TLS certificate
 	OwnerEnds       time.Time
 	IdentityEnds    map[string]time.Time // by node
 
@@ -45,7 +46,7 @@ func (s *Server) look(m *node.Member) *situation {
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(), Needs: m.Custody.Needs(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
-		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{},
+		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{}, ClockLimit: m.Node().ClockLimit(),
 	}
 	for name, a := range v.State.Apps {
 		if !a.On(v.Node) {
@@ -106,15 +107,6 @@ func (v *situation) seats(name string) (active, total int) {
 		}
 	}
 	return active, total
-}
-
-// clockDifference is about how far the clock of another node is ahead of this one.
-func (v *situation) clockDifference(name string) time.Duration {
-	s := v.Seen[name]
-	if name == v.Node || s.Last.IsZero() || s.Health.Time.IsZero() {
-		return 0
-	}
-	return s.Health.Time.Sub(s.Last)
 }
 
 // A coverageCache keeps the comparison of all keys for as long as nothing in it can have changed: with

@@ -21,7 +21,7 @@ const evil = `"><script>alert(1)</script>'&{{.}}` + "`"
 func plainSituation(nodes, slots, keys int) *situation {
 	now := time.Now()
 	v := &situation{
-		Now: now, Node: "node1", AdminOpen: true, CertificateEnds: now.Add(25 * 24 * time.Hour),
+		Now: now, Node: "node1", AdminOpen: true, ClockLimit: node.ClockLimit, CertificateEnds: now.Add(25 * 24 * time.Hour),
 		State: &cluster.State{Cluster: cluster.Info{ID: "abcdefghij0123456789", Name: "ca-prod", Created: now.Add(-400 * 24 * time.Hour)},
 			Nodes: map[string]cluster.Node{}, Slots: map[string]cluster.Slot{}, Keys: map[string]map[string]cluster.Inventory{}, Packages: map[string]cluster.Package{},
 			Accounts: map[string]cluster.Account{}, Apps: map[string]cluster.App{}, Approvals: map[string]cluster.Approval{}, Acts: map[string]cluster.Act{}, Invites: map[string]cluster.Invite{}},
@@ -33,7 +33,7 @@ func plainSituation(nodes, slots, keys int) *situation {
 		v.State.Nodes[name] = cluster.Node{Name: name, Serial: "0123456789abcdef", PeerAddress: name + ".example:8443", WebURL: "https://" + name + ".example:8444",
 			Version: "1.0", Protocol: 1, Status: cluster.Connected, Joined: now.Add(-time.Hour),
 			Protector: []string{cluster.ByFile, cluster.ByPassphrase, cluster.ByTPM, cluster.ByCredential, ""}[i%5]}
-		v.Seen[name] = node.Seen{Answers: true, Last: now, Health: node.Health{Node: name, Version: "1.0", Time: now, Admin: true, HoldsOwner: i == 0}}
+		v.Seen[name] = node.Seen{Answers: true, Last: now, Health: node.Health{Node: name, Version: "1.0", Time: now, Admin: true, HoldsOwner: i == 0}, Clock: node.Clock{Known: true, Ahead: 20 * time.Millisecond}}
 		if i < 5 {
 			v.Status.Voters = append(v.Status.Voters, name)
 		} else {
@@ -78,7 +78,7 @@ func (v *situation) degrade() *situation {
 	v.AdminOpen, v.AdminRefused = false, errors.New("wrong code")
 	v.CertificateEnds = v.Now.Add(3 * 24 * time.Hour)
 	v.Seen["node2"] = node.Seen{Last: v.Now.Add(-5 * time.Hour), Error: "connection refused"}
-	v.Seen["node3"] = node.Seen{Answers: true, Last: v.Now, Health: node.Health{Time: v.Now.Add(-3 * time.Minute), Admin: true, Modules: []string{"luna"}}}
+	v.Seen["node3"] = node.Seen{Answers: true, Last: v.Now, Health: node.Health{Time: v.Now.Add(-3 * time.Minute), Admin: true, Modules: []string{"luna"}}, Clock: node.Clock{Known: true, Ahead: -3 * time.Minute}}
 	for i := range v.Slots {
 		s := &v.Slots[i]
 		switch i % 3 {

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/node"
+	"github.com/keyferry/keyferry/syncpkg"
 	toml "github.com/pelletier/go-toml/v2"
 )
 
@@ -27,6 +29,7 @@ type config struct {
 	RestartDir string   `toml:"restart_dir,omitempty" comment:"commands that restart applications; only root should be able to write here"`
 	Units      []string `toml:"restart_units,omitempty" comment:"systemd units that may be restarted as applications, such as wildfly.service"`
 	CodesDir   string   `toml:"codes_dir,omitempty" comment:"codes for applications that get them in files; on a tmpfs or ramfs, for this node alone"`
+	ClockLimit string   `toml:"clock_limit,omitempty" comment:"how far the clock of another node may be off before nothing is certified, from 1s to 5m; 30s when empty"`
 	LogLevel   string   `toml:"log_level,omitempty" comment:"debug, info, warn or error"`
 
 	Peer struct {
@@ -143,6 +146,9 @@ func (c *config) check() error {
 			return fmt.Errorf("%s must be host:port, not %q", p.what, p.address)
 		}
 	}
+	if _, err := c.clockLimit(); err != nil {
+		return err
+	}
 	if u, err := url.Parse(c.WebConf.URL); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
 		return fmt.Errorf("webconf.url must be an https URL without a path, not %q", c.WebConf.URL)
 	}
@@ -176,6 +182,18 @@ func (c *config) check() error {
 		return fmt.Errorf("admin_module %q is not one of the modules", c.AdminModule)
 	}
 	return nil
+}
+
+// clockLimit is 0 where the file says nothing. Beyond five minutes packages are refused anyway.
+func (c *config) clockLimit() (time.Duration, error) {
+	if c.ClockLimit == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(c.ClockLimit)
+	if err != nil || d < time.Second || d > syncpkg.MaxSkew {
+		return 0, fmt.Errorf("clock_limit must be a time from 1s to 5m, such as 30s, not %q", c.ClockLimit)
+	}
+	return d, nil
 }
 
 // checkOutward checks what the daemon calls to have applications restarted.
@@ -226,6 +244,7 @@ func (c *config) node() node.Config {
 		WebURL: strings.TrimRight(c.WebConf.URL, "/"), PasskeyDomain: c.WebConf.PasskeyDomain, AdminModule: c.AdminModule, RestartDir: c.RestartDir, Units: c.Units, CodesDir: c.CodesDir,
 		Seal: node.SealConfig{PassphraseFile: c.Seal.PassphraseFile, TPM: c.Seal.TPM},
 	}
+	n.ClockLimit, _ = c.clockLimit() // checked when the file was read
 	if s := c.Syslog; s != nil {
 		n.Syslog = node.SyslogConfig{Address: s.Address, CAFile: s.CAFile, Certificate: s.Certificate, Key: s.Key, Facility: s.Facility}
 	}

@@ -122,6 +122,11 @@ type status struct {
 		WebConf string `json:"webconf"`
 		Version string `json:"version"`
 		Voter   bool   `json:"voter"`
+		Clock   *struct {
+			Ahead  float64 `json:"ahead"`
+			Within float64 `json:"within"`
+			Past   bool    `json:"past_limit"`
+		} `json:"clock,omitempty"`
 	} `json:"nodes"`
 	Slots struct {
 		Active int `json:"active"`
@@ -162,7 +167,11 @@ func (a *app) statusCommand() *cobra.Command {
 				row("WebConf", s.WebConf)
 				row("Leader", orDash(s.Leader)+map[bool]string{false: " (no quorum: nothing can be changed now)"}[s.Quorum])
 				for _, n := range s.Nodes {
-					row("Node "+n.Name, n.Status+map[bool]string{true: ", answers", false: ", does not answer"}[n.Answers])
+					clock := ""
+					if n.Clock != nil && n.Name != s.Node {
+						clock = fmt.Sprintf(", clock %+.1f s", n.Clock.Ahead)
+					}
+					row("Node "+n.Name, n.Status+map[bool]string{true: ", answers", false: ", does not answer"}[n.Answers]+clock)
 				}
 				row("Slots here", fmt.Sprintf("%d of %d active", s.Slots.Active, s.Slots.Total))
 				row("Keys", fmt.Sprintf("%d, of which %d everywhere", s.Keys.Keys, s.Keys.Everywhere))
