@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -169,8 +168,9 @@ func checkProfile(pic *x509.Certificate) error {
 	return nil
 }
 
-// Fingerprint is the SHA-256 of a certificate, in hex, as people compare it.
+// Fingerprint is the SHA-256 of a certificate as people compare it, and as "openssl x509 -fingerprint" prints it:
+// "3A:91:...".
 func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
+	return strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":")
 }

@@ -61,7 +61,7 @@ type Certified struct {
 	State       State     `json:"state"`
 	Subject     string    `json:"subject,omitempty"`
 	Issuer      string    `json:"issuer,omitempty"`
-	Fingerprint string    `json:"sha256,omitempty"`
+	Fingerprint string    `json:"fingerprint,omitempty"`
 	NotBefore   time.Time `json:"not_before,omitzero"`
 	NotAfter    time.Time `json:"not_after,omitzero"`
 }

@@ -109,8 +109,12 @@ func (s *Store) Request(serial string) (*x509.CertificateRequest, error) {
 
 // PutRequest keeps a request, under the serial number that it names.
 func (s *Store) PutRequest(r *x509.CertificateRequest) error {
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: r.Raw})
-	return writeFile(s.RequestPath(r.Subject.SerialNumber), b)
+	return writeFile(s.RequestPath(r.Subject.SerialNumber), EncodeRequest(r))
+}
+
+// EncodeRequest is a request in PEM.
+func EncodeRequest(r *x509.CertificateRequest) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: r.Raw})
 }
 
 // A Kept is what the store has of one device.
@@ -177,10 +181,23 @@ func stateUnder(pic, owner *x509.Certificate, now time.Time) State {
 	return h.identityState(now)
 }
 
-// ReadCertificate reads a PEM file with a certificate of ours. A certificate of the owner may follow it; longer
-// chains are none of ours.
+// ReadCertificate reads a PEM file with a certificate of ours; see DecodeChain.
 func ReadCertificate(path string) (*x509.Certificate, error) {
-	blocks, err := readPEM(path, "CERTIFICATE", 2)
+	b, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := DecodeChain(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return chain[0], nil
+}
+
+// DecodeChain reads one certificate in PEM, or two, where the second is the owner's who signed the first. Longer
+// chains are none of ours.
+func DecodeChain(text []byte) ([]*x509.Certificate, error) {
+	blocks, err := decodePEM(text, "CERTIFICATE", 2)
 	if err != nil {
 		return nil, err
 	}
@@ -188,57 +205,67 @@ func ReadCertificate(path string) (*x509.Certificate, error) {
 	for _, b := range blocks {
 		c, err := x509.ParseCertificate(b)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		all = append(all, c)
 	}
 	if len(all) == 2 && (all[0].CheckSignatureFrom(all[1]) != nil || all[1].CheckSignatureFrom(all[1]) != nil) {
-		return nil, fmt.Errorf("%s: the second certificate is not that of the owner who signed the first: a chain ends in an owner's own signature", path)
+		return nil, errors.New("the second certificate is not that of the owner who signed the first: a chain ends in an owner's own signature")
 	}
-	return all[0], nil
+	return all, nil
 }
 
 // ReadRequest reads a PEM file with a certificate request, and checks it.
 func ReadRequest(path string) (*x509.CertificateRequest, error) {
-	blocks, err := readPEM(path, "CERTIFICATE REQUEST", 1)
+	b, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
-	r, err := ParseRequest(blocks[0])
+	r, err := DecodeRequest(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
 
-func readPEM(path, kind string, most int) (blocks [][]byte, err error) {
+// DecodeRequest reads a request in PEM, and checks it.
+func DecodeRequest(text []byte) (*x509.CertificateRequest, error) {
+	blocks, err := decodePEM(text, "CERTIFICATE REQUEST", 1)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequest(blocks[0])
+}
+
+func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s is larger than certificates can be", path)
 	}
-	if len(b) > maxFile {
-		return nil, fmt.Errorf("%s is larger than certificates can be", path)
-	}
+	return b, err
+}
+
+func decodePEM(text []byte, kind string, most int) (blocks [][]byte, err error) {
 	for {
-		var block *pem.Block
-		if block, b = pem.Decode(b); block == nil {
+		block, rest := pem.Decode(text)
+		if block == nil {
 			break
 		}
 		if block.Type != kind {
-			return nil, fmt.Errorf("%s holds a %q, where a %q was expected", path, block.Type, kind)
+			return nil, fmt.Errorf("it holds a %q, where a %q was expected", block.Type, kind)
 		}
-		blocks = append(blocks, block.Bytes)
+		blocks, text = append(blocks, block.Bytes), rest
 	}
 	switch n := len(blocks); {
-	case n == 0 || len(bytes.TrimSpace(b)) > 0:
-		return nil, fmt.Errorf("%s is no PEM file with a %s", path, strings.ToLower(kind))
+	case n == 0 || len(bytes.TrimSpace(text)) > 0:
+		return nil, fmt.Errorf("it is no PEM file with a %s", strings.ToLower(kind))
 	case n > most:
-		return nil, fmt.Errorf("%s holds %d of %q; %d are the most", path, n, kind, most)
+		return nil, fmt.Errorf("it holds %d of %q; %d are the most", n, kind, most)
 	}
 	return blocks, nil
 }

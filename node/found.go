@@ -38,7 +38,7 @@ func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Fou
 		return Founded{}, err
 	}
 	if rec.Owner != nil && !rec.HoldsOwner {
-		return Founded{}, fmt.Errorf("node %s has begun to join the cluster %q; finish that, or clear its data directory", n.cfg.Name, rec.ClusterName)
+		return Founded{}, fmt.Errorf("node %s has begun to join the cluster %q, or to found it under another owner; finish that, or clear its data directory", n.cfg.Name, rec.ClusterName)
 	}
 	admin, err := n.openAdmin(ctx, &rec)
 	if err != nil {
@@ -47,6 +47,11 @@ func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Fou
 	if err := n.makeOwner(ctx, admin, &rec, name); err != nil {
 		return Founded{}, err
 	}
+	return n.found(ctx, actor, rec)
+}
+
+// found begins the cluster of a node that has its identity.
+func (n *Node) found(ctx context.Context, actor cluster.Actor, rec identityRecord) (Founded, error) {
 	if err := n.software(&rec); err != nil {
 		return Founded{}, err
 	}

@@ -30,6 +30,7 @@ type identityRecord struct {
 	Code        []byte         // of the admin token, sealed; stored before the token is made
 	Owner       []byte         // owner certificate (POC), DER
 	HoldsOwner  bool           // the owner key is on this node's admin token
+	Elsewhere   bool           // the node founds a cluster whose owner key is on no node
 	Identity    []byte         // identity certificate (PIC), DER
 	MLKEM       []byte         // seed of the post-quantum half of the sealing key, sealed
 	Members     []cluster.Node // whom this node was told of when it joined

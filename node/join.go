@@ -28,6 +28,8 @@ type joinRequest struct {
 	Node    cluster.Node `json:"node"`    // without identity
 	Request []byte       `json:"request"` // PKCS #10, signed by the identity key
 	Time    time.Time    `json:"time"`    // by the clock of the new node, as this is sent
+	// Identity is the certificate that an owner elsewhere has made; without it a node with the owner key makes one.
+	Identity []byte `json:"identity,omitempty"`
 }
 
 // A joinAnswer lets it in.
@@ -42,6 +44,15 @@ type joinAnswer struct {
 // fingerprint is that node's TLS certificate's, compared by a person; the code is one that an
 // administrator of the cluster made. Join can be repeated with the same code after an interruption.
 func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Member, error) {
+	return n.join(ctx, address, fingerprint, code, nil)
+}
+
+// JoinUnder is Join with a certificate that an owner elsewhere has made.
+func (n *Node) JoinUnder(ctx context.Context, address, fingerprint, code string, c Certified) (*Member, error) {
+	return n.join(ctx, address, fingerprint, code, &c)
+}
+
+func (n *Node) join(ctx context.Context, address, fingerprint, code string, c *Certified) (*Member, error) {
 	if _, err := n.Member(); errors.Is(err, ErrSealed) {
 		return nil, err
 	} else if err == nil {
@@ -51,7 +62,7 @@ func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Me
 	if err != nil && !errors.Is(err, errAbsent) {
 		return nil, err
 	}
-	if rec.HoldsOwner {
+	if rec.HoldsOwner || rec.Elsewhere {
 		return nil, fmt.Errorf("node %s has begun to found the cluster %q: only a node that was never used can join", n.cfg.Name, rec.ClusterName)
 	}
 	if code, err = cluster.NormalizeCode(code); err != nil {
@@ -72,9 +83,19 @@ func (n *Node) Join(ctx context.Context, address, fingerprint, code string) (*Me
 	if err != nil {
 		return nil, err
 	}
-	answer, err := ask(ctx, client, address, joinRequest{code, n.self(rec, ""), request, n.cfg.Now().UTC()})
+	q := joinRequest{Code: code, Node: n.self(rec, ""), Request: request, Time: n.cfg.Now().UTC()}
+	if c != nil {
+		if err := n.under(ctx, admin, &rec, *c); err != nil {
+			return nil, refusal{err}
+		}
+		q.Identity = c.Identity.Raw
+	}
+	answer, err := ask(ctx, client, address, q)
 	if err != nil {
 		return nil, err
+	}
+	if c != nil && !bytes.Equal(answer.Cluster.Owner, c.Owner.Raw) {
+		return nil, fmt.Errorf("the cluster at %s stands under another owner than the one whose certificate was given", address)
 	}
 	if err := n.accept(&rec, answer, request); err != nil {
 		return nil, err
@@ -246,7 +267,12 @@ func (m *Member) admit(ctx context.Context, q joinRequest) (joinAnswer, error) {
 	if err := m.node.refuseClock(clock, "the new node "+q.Node.Name, m.Name()); err != nil {
 		return joinAnswer{}, err
 	}
-	pic, err := m.certified(ctx, certifyRequest{hash, q.Request, clock.Ahead})
+	pic := q.Identity
+	if pic == nil {
+		pic, err = m.certified(ctx, certifyRequest{hash, q.Request, clock.Ahead})
+	} else {
+		err = m.vouched(pic, r)
+	}
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -261,6 +287,18 @@ func (m *Member) admit(ctx context.Context, q joinRequest) (joinAnswer, error) {
 		a.Members = append(a.Members, n)
 	}
 	return a, nil
+}
+
+// vouched checks a certificate that a new node brings: it must be for its key, of this cluster's owner.
+func (m *Member) vouched(der []byte, r *x509.CertificateRequest) error {
+	pic, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("the identity certificate that the node brings cannot be read: %w", err)
+	}
+	if pic.Subject.CommonName != r.Subject.CommonName {
+		return fmt.Errorf("the identity certificate that the node brings is for %q, and it is %q", pic.Subject.CommonName, r.Subject.CommonName)
+	}
+	return identity.CheckFor(pic, m.Identity.Owner(), r.Subject.SerialNumber, r.PublicKey, m.node.cfg.Now())
 }
 
 // A certifyRequest asks the node with the owner key for an identity certificate.
@@ -282,7 +320,7 @@ func (m *Member) certified(ctx context.Context, q certifyRequest) ([]byte, error
 	}
 	holder := m.Peers.ownerHolder()
 	if holder == "" {
-		return nil, errors.New("no node with the owner key answers, so no new node can be certified: start the node that founded the cluster")
+		return nil, errors.New("no node with the owner key answers, so no new node can be certified: start the node that founded the cluster; where the owner is offline, the new node brings its certificate (\"keyferry join --identity\")")
 	}
 	var a certifyAnswer
 	if err := m.Peers.post(ctx, holder, certifyPath, q, &a); err != nil {

@@ -42,6 +42,11 @@ func TestAPIBeforeMembership(t *testing.T) {
 	a.browser(t).get("/").wants(t, http.StatusConflict, "This node is not in a cluster yet")
 	s.refused(s.send(post, "/cluster/init", "application/json", strings.NewReader(`{"name":" "}`)), http.StatusBadRequest, "invalid")
 	s.refused(s.send(post, "/cluster/join", "application/json", strings.NewReader(`{"address":"127.0.0.1:1","fingerprint":"x","code":"y"}`)), http.StatusBadRequest, "invalid")
+	for path, more := range map[string]string{"/cluster/init": `"name":"x"`, "/cluster/join": `"code":"x"`} {
+		if m := s.refused(s.send(post, path, "application/json", strings.NewReader(`{"owner":"no","identity":"no",`+more+`}`)), http.StatusBadRequest, "invalid"); !strings.Contains(m, "the owner's certificate") {
+			t.Errorf("%s with no certificates: %s", path, m)
+		}
+	}
 	good := fmt.Sprintf(`{"address":"127.0.0.1:1","fingerprint":%q,"code":"0000-0000-0000-0000-0000"}`, strings.Repeat("AA:", 31)+"AA")
 	if m := s.refused(s.send(post, "/cluster/join", "application/json", strings.NewReader(good)), http.StatusConflict, "refused"); !strings.Contains(m, "no connection to 127.0.0.1:1") {
 		t.Errorf("join: %s", m)

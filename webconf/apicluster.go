@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -81,6 +82,7 @@ func apiStatus(c *call) error {
 func apiInit(c *call) error {
 	var q struct {
 		Name string `json:"name"`
+		certified
 	}
 	if err := c.decode(&q); err != nil {
 		return err
@@ -88,11 +90,53 @@ func apiInit(c *call) error {
 	if strings.TrimSpace(q.Name) == "" {
 		return invalid("give the cluster a name")
 	}
-	f, err := c.srv.node.Found(c.Request().Context(), c.actor, q.Name)
+	under, err := q.parse()
+	if err != nil {
+		return err
+	}
+	var f node.Founded
+	if under != nil {
+		f, err = c.srv.node.FoundUnder(c.Request().Context(), c.actor, q.Name, *under)
+	} else {
+		f, err = c.srv.node.Found(c.Request().Context(), c.actor, q.Name)
+	}
 	if err != nil {
 		return said(err)
 	}
 	return c.JSON(http.StatusOK, f)
+}
+
+// A certified node brings certificates that an owner elsewhere has made, in PEM: both or none.
+type certified struct {
+	Owner    string `json:"owner,omitempty"`
+	Identity string `json:"identity,omitempty"`
+}
+
+func (q certified) parse() (*node.Certified, error) {
+	if q.Owner == "" && q.Identity == "" {
+		return nil, nil
+	}
+	poc, err := identity.DecodeChain([]byte(q.Owner))
+	if err != nil {
+		return nil, invalid("the owner's certificate: %v", err)
+	}
+	pic, err := identity.DecodeChain([]byte(q.Identity))
+	if err != nil {
+		return nil, invalid("the node's certificate: %v", err)
+	}
+	return &node.Certified{Owner: poc[0], Identity: pic[0]}, nil
+}
+
+// apiRequestIdentity gives the request of a new node to its owner, in PEM.
+func apiRequestIdentity(c *call) error {
+	if err := c.decode(&struct{}{}); err != nil {
+		return err
+	}
+	r, err := c.srv.node.Request(c.Request().Context())
+	if err != nil {
+		return said(err)
+	}
+	return c.JSON(http.StatusOK, map[string]string{"request": string(identity.EncodeRequest(r))})
 }
 
 func apiJoin(c *call) error {
@@ -100,11 +144,21 @@ func apiJoin(c *call) error {
 		Address     string `json:"address"`
 		Fingerprint string `json:"fingerprint"`
 		Code        string `json:"code"`
+		certified
 	}
 	if err := c.decode(&q); err != nil {
 		return err
 	}
-	m, err := c.srv.node.Join(c.Request().Context(), q.Address, q.Fingerprint, q.Code)
+	under, err := q.parse()
+	if err != nil {
+		return err
+	}
+	var m *node.Member
+	if under != nil {
+		m, err = c.srv.node.JoinUnder(c.Request().Context(), q.Address, q.Fingerprint, q.Code, *under)
+	} else {
+		m, err = c.srv.node.Join(c.Request().Context(), q.Address, q.Fingerprint, q.Code)
+	}
 	if err != nil {
 		return said(err)
 	}

@@ -167,6 +167,7 @@ func apiRoutes() []route {
 		{get, v1 + "/status", public, apiStatus, none},
 		{post, v1 + "/cluster/init", public, apiInit, small},
 		{post, v1 + "/cluster/join", public, apiJoin, small},
+		{post, v1 + "/identity/request", public, apiRequestIdentity, small},
 		{post, v1 + "/cluster/invitations", cluster.MayManageNodes, apiInvite, small},
 		{remove, v1 + "/cluster/nodes/:node", cluster.MayManageNodes, apiRemoveNode, none},
 		{get, v1 + "/identity", cluster.MayView, apiIdentity, none},

@@ -27,6 +27,7 @@ func TestDemo(t *testing.T) {
 		noKeysInMemory(t, d)
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
+	t.Run("identity", func(t *testing.T) { identCluster(t, d) })
 	t.Run("killed daemons", func(t *testing.T) { killedImports(t, d) })
 	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })
 	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })

@@ -120,15 +120,19 @@ func (a *app) identFetchCerts(f *identFlags) *cobra.Command {
 	return a.dataFlag(&cobra.Command{
 		Use:   "fetch-certs DEVICES",
 		Short: "Write the certificates of devices into the certificate store",
-		Long: `Write the certificates that devices hold, and their owner's, into the certificate store, such as a new one. It needs
-no code. Compare the SHA-256 of the owner's certificate with what its administrator says.`,
+		Long: `Write the certificates that devices hold, and their owner's, into the certificate store, such as a new one: with --module
+those of its devices, otherwise those of the cluster's nodes. It needs no code. Compare the SHA-256 of the owner's
+certificate with what its administrator says.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
+			t, err := a.openIdent(c.Context(), f, needStore)
 			if err != nil {
 				return err
 			}
 			defer t.close()
+			if t.module == nil {
+				return a.fetchFromCluster(c.Context(), t, args[0])
+			}
 			devices, err := t.choose(args[0])
 			if err != nil {
 				return err
@@ -150,12 +154,23 @@ func (t *identTool) fetch(ctx context.Context, d *identity.Device) (outcome, err
 	if pic == nil {
 		return outcome{}, fmt.Errorf("device %s has no identity certificate yet", d.Serial)
 	}
-	if poc != nil && pic.CheckSignatureFrom(poc) == nil {
-		kept, err := t.store.Owner()
-		if err != nil {
+	if poc != nil && pic.CheckSignatureFrom(poc) != nil {
+		poc = nil // signed by itself
+	}
+	return t.keep(d.Serial, pic, poc)
+}
+
+// keep takes a certificate into the store, and its owner's, nil where it has none. The first owner is asked about.
+func (t *identTool) keep(serial string, pic, poc *x509.Certificate) (outcome, error) {
+	if poc != nil {
+		if _, err := identity.CheckIdentity(pic, poc, time.Now()); err != nil {
 			return outcome{}, err
 		}
 		if err := t.store.CheckOwner(poc); err != nil {
+			return outcome{}, err
+		}
+		kept, err := t.store.Owner()
+		if err != nil {
 			return outcome{}, err
 		}
 		if kept == nil {
@@ -167,6 +182,6 @@ func (t *identTool) fetch(ctx context.Context, d *identity.Device) (outcome, err
 			}
 		}
 	}
-	o := outcome{Done: "written", File: t.store.CertificatePath(d.Serial), SHA256: identity.Fingerprint(pic)}
-	return o, t.store.PutCertificate(d.Serial, pic)
+	o := outcome{Done: "written", File: t.store.CertificatePath(serial), SHA256: identity.Fingerprint(pic)}
+	return o, t.store.PutCertificate(serial, pic)
 }

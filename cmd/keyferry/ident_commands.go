@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -13,8 +14,9 @@ import (
 const identLong = `Owner and identity of HSMs. A device is an HSM with its admin token. The owner key (POK) on one of them certifies
 the identity keys (PIK) of all; the certificates are POC and PIC.
 
-With --module these commands need no daemon and no cluster: they work on the admin tokens that the PKCS#11 module
-shows, and keep certificates in the directory --store. So an owner key can stay on a machine that is never connected:
+Without --module, "list", "trust", "remove" and "fetch-certs" speak to the daemon, and the devices are the nodes of the cluster.
+With --module no daemon and no cluster is needed: the devices are the admin tokens that the PKCS#11 module shows, and
+certificates are kept in the directory --store. So an owner key can stay on a machine that is never connected:
 
   device:  gen-csr, then carry SERIAL.csr to the owner
   owner:   import-csr, sign, export, then carry owner.crt and SERIAL.crt back
@@ -46,6 +48,8 @@ func (a *app) identCommand() *cobra.Command {
 		a.identStorePIC(f),
 		a.identGenSelfSigned(f),
 		a.identFetchCerts(f),
+		a.identTrust(),
+		a.identRemove(f),
 	)
 	return c
 }
@@ -60,8 +64,8 @@ type identListing struct {
 func (a *app) identList(f *identFlags) *cobra.Command {
 	return a.dataFlag(&cobra.Command{
 		Use:   "list [DEVICES]",
-		Short: "Show devices, their keys and certificates; with --store, the certificate store too",
-		Long: `Show devices with owner key and certificate (POK, POC), identity key and certificate (PIK, PIC) and their states:
+		Short: "Show devices, their keys and certificates, and whom they trust; with --store, the certificate store too",
+		Long: `Show the devices of --module, or the nodes of the cluster, with owner key and certificate (POK, POC), identity key and certificate (PIK, PIC) and their states:
 
   none          there is none
   POC-Pending   the owner key has not certified its own device yet
@@ -69,36 +73,50 @@ func (a *app) identList(f *identFlags) *cobra.Command {
   valid         expiring: ends within 90 days; expired; not yet valid
   invalid       it is there, but does not hold: it is from another owner
 
-It needs no code: it shows what the admin tokens show to everybody.`,
+TRUSTS names the nodes from which a node takes key packages. It needs no code: it shows what admin tokens show to
+everybody, and what the cluster knows.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule)
+			t, err := a.openIdent(c.Context(), f, 0)
 			if err != nil {
 				return err
 			}
 			defer t.close()
-			devices, err := t.choose(append(args, "all")[0])
-			if err != nil && len(args) > 0 {
+			l, err := t.list(c.Context(), args)
+			if err != nil {
 				return err
-			}
-			var l identListing
-			for _, d := range devices {
-				l.Devices = append(l.Devices, d.View(c.Context(), time.Now()))
-			}
-			if t.store != nil {
-				if l.Store, err = t.store.List(time.Now()); err != nil {
-					return err
-				}
-				owner, err := t.store.Owner()
-				if err != nil {
-					return err
-				}
-				shown := identity.Show(owner, identity.StateOf(owner, time.Now()))
-				l.Owner = &shown
 			}
 			return a.print(l, func(row func(...any)) { identTable(l, row) })
 		},
 	})
+}
+
+// list shows the devices of the module, or else the nodes of the cluster. With no device there is still the store.
+func (t *identTool) list(ctx context.Context, args []string) (l identListing, err error) {
+	which := append(args, "all")[0]
+	if t.module == nil {
+		if l, err = t.clusterList(ctx, which); err != nil {
+			return l, err
+		}
+	} else {
+		devices, err := t.choose(which)
+		if err != nil && len(args) > 0 {
+			return l, err
+		}
+		for _, d := range devices {
+			l.Devices = append(l.Devices, d.View(ctx, time.Now()))
+		}
+	}
+	if t.store == nil {
+		return l, nil
+	}
+	if l.Store, err = t.store.List(time.Now()); err != nil {
+		return l, err
+	}
+	owner, err := t.store.Owner()
+	shown := identity.Show(owner, identity.StateOf(owner, time.Now()))
+	l.Owner = &shown
+	return l, err
 }
 
 func identTable(l identListing, row func(...any)) {

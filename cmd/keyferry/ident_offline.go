@@ -14,18 +14,31 @@ import (
 func (a *app) identGenCSR(f *identFlags) *cobra.Command {
 	var name string
 	c := &cobra.Command{
-		Use:   "gen-csr DEVICES",
+		Use:   "gen-csr [DEVICES]",
 		Short: "Make identity keys on devices, and requests to carry to the owner",
 		Long: `Make an identity key on each device, and a certificate request for it in the certificate store (SERIAL.csr, PKCS #10).
 The key is PIK-Pending until "store-pic" brings its certificate; until then an identity that the device has holds.
-Run again, it makes a request for the same key. Tell the owner's administrator the SHA-256 of the key.`,
-		Args: cobra.ExactArgs(1),
+Run again, it makes a request for the same key. Tell the owner's administrator the SHA-256 of the key.
+
+Without --module the device is the node of this daemon, which belongs to no cluster yet: "keyferry init" and "keyferry join"
+take the certificate.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
+			need := needModule | needStore
+			if len(args) == 0 {
+				need = needStore
+			}
+			t, err := a.openIdent(c.Context(), f, need)
 			if err != nil {
 				return err
 			}
 			defer t.close()
+			if t.module == nil {
+				return t.requestOfNode(c.Context())
+			}
+			if len(args) == 0 {
+				return errors.New("name the devices: \"keyferry ident list\" shows them; or \"all\"")
+			}
 			devices, err := t.chooseNamed(args[0], name)
 			if err != nil {
 				return err
@@ -45,6 +58,22 @@ Run again, it makes a request for the same key. Tell the owner's administrator t
 	}
 	nameFlag(c, &name)
 	return a.dataFlag(c)
+}
+
+// requestOfNode keeps the request of this daemon's node.
+func (t *identTool) requestOfNode(ctx context.Context) error {
+	answer, err := post[struct{ Request string }](ctx, t.client(), "/identity/request", struct{}{})
+	if err != nil {
+		return err
+	}
+	r, err := identity.DecodeRequest([]byte(answer.Request))
+	if err != nil {
+		return err
+	}
+	serial := r.Subject.SerialNumber
+	return t.eachSerial([]string{serial}, func(string) (outcome, error) {
+		return outcome{Done: "requested as " + r.Subject.CommonName, File: t.store.RequestPath(serial), SHA256: keyPrint(r)}, t.store.PutRequest(r)
+	})
 }
 
 func (a *app) identImportCSR(f *identFlags) *cobra.Command {

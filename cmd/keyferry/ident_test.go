@@ -20,6 +20,7 @@ type station struct {
 	conf  string
 	lib   string
 	store string
+	codes [2]string // of the devices by number, as they are typed
 }
 
 func newStation(t *testing.T) *station {
@@ -92,9 +93,14 @@ func TestOfflineOwner(t *testing.T) {
 
 	a.refuses("init-token", "", "gen-owner", "1")
 	a.must("code of A\n", "init-token")
-	b.must("code of B1\n", "init-token")
-	b.refuses("--yes", "code of B2\n", "init-token")
-	b.must("code of B2\n", "init-token", "--yes")
+	b.must("code x\n", "init-token")
+	first := b.list().Devices[0].Serial
+	b.refuses("--yes", "code y\n", "init-token")
+	b.must("code y\n", "init-token", "--yes")
+	b.codes = [2]string{"code x\n", "code y\n"}
+	if b.list().Devices[0].Serial != first { // the module has put the new one before it
+		b.codes = [2]string{"code y\n", "code x\n"}
+	}
 	a.want("none/none")
 
 	a.refuses("the authentication code is wrong", "no\n", "gen-owner", "1")
@@ -104,9 +110,9 @@ func TestOfflineOwner(t *testing.T) {
 	devices := b.list().Devices
 	b1, b2 := devices[0].Serial, devices[1].Serial
 	// The second device drops out: the first is finished, the other is reported.
-	b.refuses("1 of 2 devices failed", "code of B1\nwrong\n", "gen-csr", "all")
+	b.refuses("1 of 2 devices failed", b.codes[0]+"wrong\n", "gen-csr", "all")
 	b.want("none/PIK-Pending none/none")
-	b.must("code of B1\ncode of B2\n", "gen-csr", "sn:"+b1+",2")
+	b.must(b.codes[0]+b.codes[1], "gen-csr", "sn:"+b1+",2")
 	b.want("none/PIK-Pending none/PIK-Pending")
 
 	request := func(s *station, serial string) string { return filepath.Join(s.store, serial+".csr") }
@@ -126,14 +132,14 @@ func TestOfflineOwner(t *testing.T) {
 	a.must("", "export", "sn:"+b1+",sn:"+b2, "--to", stick)
 
 	poc, pic1, pic2 := filepath.Join(stick, "owner.crt"), filepath.Join(stick, b1+".crt"), filepath.Join(stick, b2+".crt")
-	b.refuses("does not know its owner yet", "code of B1\n", "store-pic", pic1, "1")
+	b.refuses("does not know its owner yet", b.codes[0], "store-pic", pic1, "1")
 	b.refuses("this is no owner certificate", "", "store-poc", pic1, "all")
-	b.refuses("Is that what the owner's administrator says?", "code of B1\n", "store-poc", poc, "all")
-	b.must("code of B1\ncode of B2\n", "store-poc", poc, "all", "--yes")
+	b.refuses("Is that what the owner's administrator says?", b.codes[0], "store-poc", poc, "all")
+	b.must(b.codes[0]+b.codes[1], "store-poc", poc, "all", "--yes")
 	b.want("valid/PIK-Pending valid/PIK-Pending")
-	b.refuses("is for device", "code of B1\n", "store-pic", pic2, "1")
-	b.must("code of B1\n", "store-pic", pic1, "1")
-	b.must("code of B2\n", "store-pic", pic2, "sn:"+b2)
+	b.refuses("is for device", b.codes[0], "store-pic", pic2, "1")
+	b.must(b.codes[0], "store-pic", pic1, "1")
+	b.must(b.codes[1], "store-pic", pic2, "sn:"+b2)
 	b.want("valid/valid valid/valid")
 
 	for _, file := range []string{certificate(b, b1), certificate(b, b2), certificate(a, b1)} {
@@ -154,22 +160,116 @@ func TestOfflineOwner(t *testing.T) {
 		t.Error("a request that was answered is still in the store")
 	}
 	replaced(t, a, b, b1, stick)
+	t.Run("found", func(t *testing.T) { foundUnder(t, a, stick) })
+}
+
+// foundUnder founds a cluster under the offline owner: the daemon's node asks by a file too.
+func foundUnder(t *testing.T, a *station, stick string) {
+	n := newLoneNode(t)
+	n.start("")
+	store := filepath.Join(t.TempDir(), "certs")
+	if _, err := n.keyferry("", "ident", "gen-csr"); err == nil || !strings.Contains(err.Error(), "--store") {
+		t.Errorf("a request to nowhere: %v", err)
+	}
+	n.must("", "ident", "gen-csr", "--store", store)
+	files, err := filepath.Glob(filepath.Join(store, "*.csr"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("requests: %v, %v", files, err)
+	}
+	serial := strings.TrimSuffix(filepath.Base(files[0]), ".csr")
+	a.t = t
+	a.must("", "import-csr", files[0])
+	a.must("code of A\n", "sign", "1", "sn:"+serial)
+	a.must("", "export", "sn:"+serial, "--to", stick)
+	poc, pic := filepath.Join(stick, "owner.crt"), filepath.Join(stick, serial+".crt")
+	if _, err := n.keyferry("", "init", "--owner", pic, "--identity", pic); err == nil || !strings.Contains(err.Error(), "no owner certificate") {
+		t.Errorf("founded under a node: %v", err)
+	}
+	n.must("", "init", "--name", "under another", "--owner", poc, "--identity", pic)
+	var l identListing
+	if err := json.Unmarshal([]byte(n.must("", "ident", "list", "-o", "json")), &l); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Devices) != 1 || l.Devices[0].POK || l.Devices[0].PIC.State != identity.Valid || l.Devices[0].Serial != serial || !strings.Contains(l.Devices[0].POC.Subject, "Example CA") {
+		t.Errorf("the cluster under the offline owner: %+v", l.Devices)
+	}
+}
+
+// identCluster is "keyferry ident" through the daemon, on the nodes of the demo. It leaves the trust as it was.
+func identCluster(t *testing.T, d *testDemo) {
+	list := func() []identity.View {
+		t.Helper()
+		var l identListing
+		if err := json.Unmarshal([]byte(d.must(t, 0, "", "ident", "list", "-o", "json")), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l.Devices
+	}
+	all := list()
+	if len(all) != 3 || all[0].Name != "node1" || !all[0].POK || all[1].POK || all[2].PIC.State != identity.Valid || strings.Join(all[2].Trusts, ",") != "node1,node2" {
+		t.Fatalf("the nodes: %+v", all)
+	}
+	for _, c := range []struct {
+		says string
+		args []string
+	}{
+		{"takes no packages from itself", []string{"trust", "node1", "sn:" + all[0].Serial}},
+		{"there is no device \"sn:none\"", []string{"trust", "sn:none", "1"}},
+		{"there is no device \"node9\"", []string{"remove", "node9", "all"}},
+		{"--yes", []string{"remove", "3", "1,2"}},
+		{"--store", []string{"fetch-certs", "all"}},
+		{"--module", []string{"gen-owner", "1", "--store", t.TempDir()}},
+	} {
+		if _, err := d.keyferry(0, "", append([]string{"ident"}, c.args...)...); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v, which does not say %q", c.args, err, c.says)
+		}
+	}
+	d.must(t, 0, "", "ident", "remove", "3", "all", "--yes")
+	if got := list()[2].Trusts; len(got) != 0 {
+		t.Errorf("node3 still trusts %v", got)
+	}
+	if _, err := d.keyferry(0, "", "ident", "remove", "3", "1,2", "--yes"); err == nil || !strings.Contains(err.Error(), "nothing to remove") {
+		t.Errorf("removed again: %v", err)
+	}
+	if out := d.must(t, 0, "", "ident", "trust", "all", "sn:"+all[2].Serial); strings.Count(out, "trusts") != 2 {
+		t.Errorf("trust again:\n%s", out)
+	}
+	if got := strings.Join(list()[2].Trusts, ","); got != "node1,node2" {
+		t.Errorf("node3 trusts %s", got)
+	}
+	store := filepath.Join(t.TempDir(), "certs")
+	d.must(t, 0, "", "ident", "fetch-certs", "all", "--store", store, "--yes")
+	out, err := exec.Command(hsmtest.Tool(t, "openssl"), "verify", "-CAfile", filepath.Join(store, "owner.crt"), filepath.Join(store, all[1].Serial+".crt")).CombinedOutput()
+	if err != nil {
+		t.Errorf("openssl verify: %v\n%s", err, out)
+	}
+}
+
+// TestPairs: a node and itself are no pair of a list.
+func TestPairs(t *testing.T) {
+	a, b := identity.View{Name: "a"}, identity.View{Name: "b"}
+	if got, err := pairs([]identity.View{a, b}, []identity.View{a, b}); err != nil || len(got) != 2 || got[0] != (edge{Trusting: "a", Trusted: "b"}) || got[1] != (edge{Trusting: "b", Trusted: "a"}) {
+		t.Errorf("all and all: %v, %v", got, err)
+	}
+	if got, err := pairs([]identity.View{a}, []identity.View{a}); err == nil {
+		t.Errorf("towards itself: %v", got)
+	}
 }
 
 // replaced is what comes years later: a new identity for a device, a new store, another owner.
 func replaced(t *testing.T, a, b *station, b1, stick string) {
-	b.must("code of B1\n", "gen-csr", "1")
+	b.must(b.codes[0], "gen-csr", "1")
 	if v := b.list().Devices[0]; !v.Renewing || v.PIC.State != identity.Valid {
 		t.Errorf("the old identity does not hold while the new one is asked for: %+v", v)
 	}
-	b.refuses("it answers an older request", "code of B1\n", "store-pic", filepath.Join(stick, b1+".crt"), "1")
+	b.refuses("it answers an older request", b.codes[0], "store-pic", filepath.Join(stick, b1+".crt"), "1")
 	csr := filepath.Join(b.store, b1+".csr")
 	a.refuses("two devices claim the number", "", "import-csr", csr)
 	a.must("", "import-csr", csr, "--yes")
 	a.must("code of A\n", "sign", "1", "sn:"+b1)
 	a.must("", "export", "sn:"+b1, "--to", stick)
-	b.refuses("It would be replaced for good", "code of B1\n", "store-pic", filepath.Join(stick, b1+".crt"), "1")
-	b.must("code of B1\n", "store-pic", filepath.Join(stick, b1+".crt"), "1", "--yes")
+	b.refuses("It would be replaced for good", b.codes[0], "store-pic", filepath.Join(stick, b1+".crt"), "1")
+	b.must(b.codes[0], "store-pic", filepath.Join(stick, b1+".crt"), "1", "--yes")
 	b.want("valid/valid valid/valid")
 
 	fresh := *b
@@ -189,7 +289,7 @@ func replaced(t *testing.T, a, b *station, b1, stick string) {
 	mixed.refuses("belongs to another owner", "code of C\n", "gen-key", "1", "1")
 	other.must("code of C\n", "gen-key", "1", "1")
 	mixed.refuses("belongs to another owner", "", "fetch-certs", "1")
-	b.must("code of B2\n", "gen-selfsigned", "2", "--yes")
+	b.must(b.codes[1], "gen-selfsigned", "2", "--yes")
 	b.want("valid/valid valid/valid")
 }
 

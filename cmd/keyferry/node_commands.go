@@ -14,15 +14,21 @@ import (
 
 func (a *app) initCommand() *cobra.Command {
 	var name string
+	var under certifiedFlags
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make this node the first of a new cluster",
 		Long: `Make this node the first of a new cluster: its HSM gets the owner key of the cluster and the identity key of the
-node. Prints the one-time code with which the first administrator makes an account in WebConf, and the
+node. With --owner and --identity the owner key is elsewhere, and these are the certificates that it made for the
+request of "keyferry ident gen-csr"; each node that joins brings its own. Prints the one-time code with which the first administrator makes an account in WebConf, and the
 fingerprint that the browser should show. It can be repeated after an interruption.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := post[node.Founded](c.Context(), a.client(), "/cluster/init", map[string]string{"name": name})
+			q := map[string]string{"name": name}
+			if err := under.read(q); err != nil {
+				return err
+			}
+			f, err := post[node.Founded](c.Context(), a.client(), "/cluster/init", q)
 			if err != nil {
 				return err
 			}
@@ -35,6 +41,7 @@ fingerprint that the browser should show. It can be repeated after an interrupti
 		},
 	}
 	c.Flags().StringVar(&name, "name", "keyferry", "`name` of the cluster, for people")
+	under.add(c)
 	return a.dataFlag(c)
 }
 
@@ -69,21 +76,51 @@ type membership struct {
 	WebConf string `json:"webconf"`
 }
 
+// certifiedFlags name the certificates of a node whose owner key is elsewhere.
+type certifiedFlags struct{ owner, identity string }
+
+func (f *certifiedFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.owner, "owner", "", "`file` with the certificate of an owner whose key is elsewhere (PEM)")
+	c.Flags().StringVar(&f.identity, "identity", "", "`file` with the certificate that this owner made for the node (PEM)")
+	c.MarkFlagsRequiredTogether("owner", "identity")
+}
+
+// read puts the certificates, where there are any, into what the daemon is sent.
+func (f *certifiedFlags) read(q map[string]string) error {
+	for field, file := range map[string]string{"owner": f.owner, "identity": f.identity} {
+		if file == "" {
+			continue
+		}
+		b, err := readSmall(file)
+		if err != nil {
+			return err
+		}
+		q[field] = string(b)
+	}
+	return nil
+}
+
 func (a *app) joinCommand() *cobra.Command {
 	var address, fingerprint string
+	var under certifiedFlags
 	c := &cobra.Command{
 		Use:   "join --address HOST:PORT --fingerprint SHA256",
 		Short: "Make this new node a member of a cluster",
 		Long: `Make this new node a member of a cluster. On a node of the cluster, "keyferry cluster invite" prints the address, the
-fingerprint to compare, and the one-time code, which this command asks for.`,
+fingerprint to compare, and the one-time code, which this command asks for. Where the owner key of the cluster is not on
+one of its nodes, --owner and --identity are the certificates that it made for the request of "keyferry ident gen-csr".`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			q := map[string]string{"address": address, "fingerprint": fingerprint}
+			if err := under.read(q); err != nil {
+				return err
+			}
 			code, err := a.secrets("One-time code")
 			if err != nil {
 				return err
 			}
-			m, err := post[membership](c.Context(), a.client(), "/cluster/join",
-				map[string]string{"address": address, "fingerprint": fingerprint, "code": string(code[0])})
+			q["code"] = string(code[0])
+			m, err := post[membership](c.Context(), a.client(), "/cluster/join", q)
 			if err != nil {
 				return err
 			}
@@ -98,6 +135,7 @@ fingerprint to compare, and the one-time code, which this command asks for.`,
 	c.Flags().StringVar(&fingerprint, "fingerprint", "", "`SHA-256` of that node's TLS certificate, compared with what its administrator sees")
 	c.MarkFlagRequired("address")
 	c.MarkFlagRequired("fingerprint")
+	under.add(c)
 	return a.dataFlag(c)
 }
 
