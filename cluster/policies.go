@@ -98,7 +98,7 @@ func (c *SetPolicy) apply(s *State, m Meta) error {
 	}
 	p := Policy{Act: c.Act, Needs: c.Needs, Role: c.Role, Set: m.Time, By: m.Actor.String(), Version: s.Index}
 	if !s.changeable(p) {
-		return errorf(Conflict, "nobody could ever change or remove this policy again: it needs %s by %s, besides a security officer who asks", plural(c.Needs, "approval"), c.Role)
+		return errorf(Conflict, "nobody could ever change or remove this policy again: it needs %s by %s, besides a security officer who asks; give the role to more people first", plural(c.Needs, "approval"), c.Role)
 	}
 	s.Policies = with(s.Policies, c.Act, p)
 	return nil

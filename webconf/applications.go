@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -223,12 +224,23 @@ func putApplication(c *call, a cluster.App, old *cluster.App, f *form, replaces 
 			}
 			old, f.Values = &now, formOf(now).Values
 		} else if f.ok() {
-			if err := f.blame("", err); err != nil { // its text says which part of the application is wrong
+			if err := f.blame(appField(err), err); err != nil {
 				return err
 			}
 		}
 	}
 	return showApplication(c, old, f)
+}
+
+// appField is the field that an error of Apps.Put is about. Where it is about a choice, its text says which.
+func appField(err error) string {
+	text := err.Error()
+	for start, field := range map[string]string{"application name": "name", "restart command": "target", "systemd unit": "target", "Kubernetes workload": "target", "webhook": "target"} {
+		if strings.HasPrefix(text, start) {
+			return field
+		}
+	}
+	return ""
 }
 
 // removeApplication wants the name typed, so that nobody removes the wrong one.

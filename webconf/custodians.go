@@ -110,6 +110,17 @@ func newCustodiansView(s *situation, label string, f *form) (custodiansView, err
 	return v, nil
 }
 
+// Enough tells whether there are people for at least two shares.
+func (v custodiansView) Enough() bool {
+	n := 0
+	for _, p := range v.People {
+		if p.Ready {
+			n++
+		}
+	}
+	return n >= 2
+}
+
 // ModeWords is who holds the code, in words.
 func (v custodiansView) ModeWords() string { return custodyWords(v.Newest) }
 

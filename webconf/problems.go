@@ -163,7 +163,7 @@ func (v *situation) keyProblems() []problem {
 	var list []problem
 	s := v.Summary
 	if s.Gaps > 0 {
-		list = append(list, problem{bad, fmt.Sprintf("Failover is not complete: %d of %s %s not on every node.", s.Gaps, plural(s.Keys, "key"), are(s.Gaps)),
+		list = append(list, problem{bad, fmt.Sprintf("Failover is not complete: %s not on every node.", gapWords(s)),
 			"Applications on a node that lacks a key fail when they try it. Make a synchronization package and import it there." + v.losses(), "/coverage?show=gaps", "See the keys"})
 	}
 	if s.Gaps == 0 && len(s.Alone) > 0 {
@@ -179,6 +179,14 @@ func (v *situation) keyProblems() []problem {
 			"Another program made them, or is just making them. They are not synchronized; if they stay, that program can remove them.", "/slots", "See the slots"})
 	}
 	return list
+}
+
+// gapWords counts the keys that some node lacks.
+func gapWords(s node.Summary) string {
+	if s.Keys == 1 {
+		return "the only key is"
+	}
+	return fmt.Sprintf("%d of %s %s", s.Gaps, plural(s.Keys, "key"), are(s.Gaps))
 }
 
 // losses says which keys would go with which node.

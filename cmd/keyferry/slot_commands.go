@@ -172,6 +172,13 @@ The custodians of a shared slot are asked to agree. Where another program has ch
 		Args:      cobra.ExactArgs(2),
 		ValidArgs: []string{cluster.Generated, cluster.Manual},
 		RunE: func(c *cobra.Command, args []string) error {
+			switch args[1] { // before anybody types a code
+			case cluster.Generated, cluster.Manual:
+			case cluster.Shared:
+				return fmt.Errorf("a slot gets into shared mode by its custodians: \"keyferry slots custody %s --holders …\"", args[0])
+			default:
+				return fmt.Errorf("the mode is generated or manual, not %q", args[1])
+			}
 			if here, err := a.isShared(c.Context(), args[0]); err != nil {
 				return err
 			} else if here && !present {
