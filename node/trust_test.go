@@ -128,9 +128,9 @@ func TestSevered(t *testing.T) {
 	}
 }
 
-// setTrust makes or removes an edge on the first node, and waits until all nodes know it. It returns how long
-// that took.
-func setTrust(t testing.TB, members []*Member, trusting, trusted string, trust bool) time.Duration {
+// setTrust makes or removes an edge on the first node, waits until all nodes know it, and says how long that
+// took.
+func setTrust(t testing.TB, members []*Member, trusting, trusted string, trust bool) {
 	t.Helper()
 	began := time.Now()
 	if err := members[0].Trust.Set(t.Context(), console, trusting, trusted, trust); err != nil {
@@ -149,15 +149,18 @@ func setTrust(t testing.TB, members []*Member, trusting, trusted string, trust b
 			}
 		}
 	}
-	return time.Since(began)
+	t.Logf("the trust of %s in %s: %v; all nodes knew it after %v", trusting, trusted, trust, time.Since(began).Round(time.Millisecond))
 }
 
 // TestTrustDecides: what a node takes is decided by its own trust, whenever a package is looked at.
 func TestTrustDecides(t *testing.T) {
-	var onBatch atomic.Pointer[func()]
+	var onImport, onExport atomic.Pointer[func()]
 	members := newCluster(t, 3, func(c *Config) {
 		c.Fault = func(step string) {
-			if f := onBatch.Load(); f != nil && c.Name == "node2" && step == "import: proved" {
+			if f := onImport.Load(); f != nil && c.Name == "node2" && step == "import: journal open" {
+				(*f)()
+			}
+			if f := onExport.Load(); f != nil && c.Name == "node1" && step == "build: exported" {
 				(*f)()
 			}
 		}
@@ -191,7 +194,7 @@ func TestTrustDecides(t *testing.T) {
 	old := ship(t, a, b, "demo", "node2")
 	oldFile := bytesOf(t, b, old)
 	t.Run("a removed edge", func(t *testing.T) {
-		t.Logf("all three nodes knew that the trust was removed after %v", setTrust(t, members, "node2", "node1", false).Round(time.Millisecond))
+		setTrust(t, members, "node2", "node1", false)
 		refusedEverywhere(t, old, oldFile, "does not trust node node1 any more: console/root removed that at")
 		if _, err := a.Sync.Build(t.Context(), console, "demo", []string{"node2"}); !IsRefusal(err) || !strings.Contains(err.Error(), "does not trust node1") {
 			t.Errorf("build: %v", err)
@@ -217,7 +220,20 @@ func TestTrustDecides(t *testing.T) {
 		setTrust(t, members, "node1", "node2", true)
 	})
 	t.Run("certificates", func(t *testing.T) { wrongCertificates(t, members, stage, refused) })
-	t.Run("during an import", func(t *testing.T) { stoppedImport(t, members, &onBatch) })
+	t.Run("during an import", func(t *testing.T) { stoppedImport(t, members, &onImport) })
+	t.Run("while a package is made", func(t *testing.T) {
+		setTrust(t, members, "node2", "node1", true)
+		remove := func() { setTrust(t, members, "node2", "node1", false) }
+		onExport.Store(&remove)
+		before := len(a.State().Packages)
+		job, err := a.Sync.Build(t.Context(), console, "demo", []string{"node2"})
+		if _, err := finish(t, a, job, err); !IsRefusal(err) || !strings.Contains(err.Error(), "no package is made: node node2 does not trust node node1 any more") {
+			t.Errorf("the build ended with %v", err)
+		}
+		if n := len(a.State().Packages); n != before {
+			t.Errorf("%d packages, %d before", n, before)
+		}
+	})
 }
 
 // wrongCertificates registers the identity of node1 with certificates that do not hold. Packages that it
@@ -258,18 +274,17 @@ func wrongCertificates(t *testing.T, members []*Member, stage func([]byte) error
 	}
 }
 
-// stoppedImport removes the trust after the first batch of an import. What was proved stays; nothing more comes.
-func stoppedImport(t *testing.T, members []*Member, onBatch *atomic.Pointer[func()]) {
+// stoppedImport removes the trust while an import is under way: the journal is open, and the next batch would
+// come. Nothing comes any more, and nothing is left to go on with.
+func stoppedImport(t *testing.T, members []*Member, onImport *atomic.Pointer[func()]) {
 	a, b := members[0], members[1]
-	for i := range 70 {
-		newKey(t, a, "demo", ecKey(fmt.Sprintf("key-%02d", i)))
-	}
+	newKey(t, a, "demo", ecKey("two"))
 	s := ship(t, a, b, "demo", "node2")
 	remove := func() {
-		onBatch.Store(nil)
+		onImport.Store(nil)
 		setTrust(t, members, "node2", "node1", false)
 	}
-	onBatch.Store(&remove)
+	onImport.Store(&remove)
 	job, err := b.Sync.Import(t.Context(), console, s.SHA256)
 	done, err := finish(t, b, job, err)
 	if !IsRefusal(err) || !errors.Is(err, syncpkg.ErrUntrusted) || !strings.Contains(done.Error, "any more") {
@@ -278,15 +293,20 @@ func stoppedImport(t *testing.T, members []*Member, onBatch *atomic.Pointer[func
 	if b.Sync.isOpen(s.Header.ID) {
 		t.Error("the journal is open: the import would go on")
 	}
-	o, err := b.Sync.here(t.Context(), "demo")
-	if err != nil {
+	interrupted := journalHead{Package: s.Header.ID, File: s.SHA256, Slot: "demo", Actor: console, Began: time.Now()}
+	if _, err := b.node.store.journal(interrupted); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(o.Keys) - 2; n != 64 { // its transport key, and the key of before
-		t.Errorf("%d keys came, want one batch", n)
-	}
-	last := b.State().Audit
-	if !strings.Contains(fmt.Sprint(last[len(last)-1]), "sync.import") || last[len(last)-1].Result != cluster.Refused {
-		t.Errorf("the trail ends with %+v", last[len(last)-1])
+	eventually(t, "the trail tells of the import that was stopped, and of one that was interrupted before", func() bool {
+		refusals := 0
+		for _, e := range b.State().Audit {
+			if e.Act == "sync.import" && e.Result == cluster.Refused && strings.Contains(e.Detail, "any more") {
+				refusals++
+			}
+		}
+		return refusals == 2 && !b.Sync.isOpen(s.Header.ID)
+	})
+	if o, err := b.Sync.here(t.Context(), "demo"); err != nil || len(o.Keys) != 2 { // its transport key, and the key of before
+		t.Errorf("%d keys are there, want 2: %v", len(o.Keys), err)
 	}
 }

@@ -24,6 +24,9 @@ type identityView struct {
 // Pairs is how many trusts there can be.
 func (v identityView) Pairs() int { return len(v.Names) * (len(v.Names) - 1) }
 
+// Others is how many other nodes each node has.
+func (v identityView) Others() int { return len(v.Names) - 1 }
+
 // A trustRow is whom one node trusts, with a cell for each node.
 type trustRow struct {
 	Trusting string
