@@ -105,6 +105,9 @@ func (s *State) protocol() int {
 	return low
 }
 
+// CheckClusterName checks the name of a cluster, which is for people: one line of 1 to 64 bytes.
+func CheckClusterName(s string) error { return checkLine("cluster name", s, 64) }
+
 // CreateCluster makes the cluster, with its first node.
 type CreateCluster struct {
 	ID    string `json:"id"`    // NewID
@@ -117,7 +120,7 @@ func (c *CreateCluster) Kind() string               { return "cluster.create" }
 func (c *CreateCluster) describe() (string, string) { return "cluster/" + c.ID, c.Name }
 
 func (c *CreateCluster) validate() error {
-	if err := check(checkName("cluster id", c.ID), checkLine("cluster name", c.Name, 64), c.Node.validate()); err != nil {
+	if err := check(checkName("cluster id", c.ID), CheckClusterName(c.Name), c.Node.validate()); err != nil {
 		return err
 	}
 	if len(c.Owner) > maxCertificate {

@@ -18,9 +18,11 @@ const (
 	OwnerLife    = 20 * 365 * 24 * time.Hour
 	IdentityLife = 10 * 365 * 24 * time.Hour
 	// LeafLife is how long a node stays in the cluster while its HSM, which signs the next leaf, is down.
-	LeafLife   = 30 * 24 * time.Hour
-	LeafRenew  = 20 * 24 * time.Hour // before its end
-	clockSlack = 5 * time.Minute     // certificates are valid from a little before now
+	LeafLife  = 30 * 24 * time.Hour
+	LeafRenew = 20 * 24 * time.Hour // before its end
+	// StartLife is how long a machine may wait for its cluster before its administrator compares anew.
+	StartLife  = 365 * 24 * time.Hour
+	clockSlack = 5 * time.Minute // certificates are valid from a little before now
 )
 
 func serialNumber() *big.Int {
@@ -96,6 +98,28 @@ func Leaf(uri *url.URL, name string, hosts []string, public crypto.PublicKey, pi
 		BasicConstraintsValid: true,
 		URIs:                  []*url.URL{uri},
 	}
+	nameHosts(t, hosts)
+	return x509.CreateCertificate(rand.Reader, t, pic, public, identity)
+}
+
+// Start is what a node shows to browsers while it belongs to no cluster: self-signed, and compared by a
+// person.
+func Start(name string, hosts []string, key crypto.Signer, now time.Time) ([]byte, error) {
+	t := &x509.Certificate{
+		SerialNumber:          serialNumber(),
+		Subject:               pkix.Name{CommonName: name, OrganizationalUnit: []string{"Keyferry node without a cluster"}},
+		NotBefore:             now.Add(-clockSlack),
+		NotAfter:              now.Add(StartLife),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	nameHosts(t, hosts)
+	return x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+}
+
+// nameHosts makes a certificate good for names and addresses.
+func nameHosts(t *x509.Certificate, hosts []string) {
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -103,7 +127,6 @@ func Leaf(uri *url.URL, name string, hosts []string, public crypto.PublicKey, pi
 			t.DNSNames = append(t.DNSNames, h)
 		}
 	}
-	return x509.CreateCertificate(rand.Reader, t, pic, public, identity)
 }
 
 // subjectKeyID is the first method of RFC 7093: 160 bits of the SHA-256 of the key. The library gives one to CAs only.

@@ -72,14 +72,14 @@ func (a *Accounts) CreateFirst(ctx context.Context, code, name, password string)
 	if err := cluster.CheckAccountName(name); err != nil {
 		return refusal{err}
 	}
-	if err := a.checkFirstCode(code); err != nil {
+	if err := a.m.node.checkStartCode(single, code); err != nil {
 		return refusal{err}
 	}
 	hash, err := a.hash(ctx, password)
 	if err != nil {
 		return err
 	}
-	actor := cluster.Actor{Kind: cluster.ByConsole, Name: "first start"}
+	actor := cluster.Actor{Kind: cluster.ByConsole, Name: firstStart}
 	if _, err := a.m.Cluster.Apply(ctx, &cluster.PutAccount{Name: name, Hash: hash, Roles: firstRoles(), New: true}, actor); err != nil {
 		return err
 	}

@@ -74,6 +74,17 @@ func (n *Node) under(ctx context.Context, admin *hsm.Token, rec *identityRecord,
 // FoundUnder makes this node the first of a new cluster under an owner whose key is elsewhere. The cluster has no
 // owner key then: each node that is to join brings a certificate of that owner.
 func (n *Node) FoundUnder(ctx context.Context, actor cluster.Actor, name string, c Certified) (Founded, error) {
+	if _, err := n.fresh(); err != nil {
+		return Founded{}, err
+	}
+	done, err := n.mayEnter()
+	if err != nil {
+		return Founded{}, err
+	}
+	defer done()
+	if err := cluster.CheckClusterName(name); err != nil {
+		return Founded{}, err
+	}
 	rec, err := n.fresh()
 	if err != nil {
 		return Founded{}, err

@@ -33,6 +33,14 @@ func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Fou
 	} else if err == nil {
 		return Founded{}, fmt.Errorf("node %s is in a cluster already", n.cfg.Name)
 	}
+	done, err := n.mayEnter()
+	if err != nil {
+		return Founded{}, err
+	}
+	defer done()
+	if err := cluster.CheckClusterName(name); err != nil { // before a certificate says it
+		return Founded{}, err
+	}
 	rec, err := get[identityRecord](n.store, bucketIdentity, single)
 	if err != nil && !errors.Is(err, errAbsent) {
 		return Founded{}, err
@@ -140,14 +148,15 @@ func (id *Identity) complete() error {
 	return id.node.saveIdentity(&id.rec)
 }
 
-// firstCodeLife is how long the one-time code of the first administrator is good, and firstCodeTries how
-// often it may be mistyped.
+// firstCodeLife is how long a one-time code of the first start is good, and firstCodeTries how often it may
+// be mistyped.
 const (
 	firstCodeLife  = 24 * time.Hour
 	firstCodeTries = 5
 )
 
-// A firstCode is the one-time code of the first administrator, as a hash: it has 100 random bits.
+// A firstCode is the one-time code of a new node, or of the first administrator, as a hash: it has 100
+// random bits.
 type firstCode struct {
 	Hash    string
 	Expires time.Time
@@ -160,22 +169,33 @@ func (a *Accounts) NewFirstCode() (string, error) {
 	if len(a.m.State().Accounts) > 0 {
 		return "", refuse("there is an administrator already, so there is no code for the first one")
 	}
-	code, hash := cluster.NewJoinCode()
-	return code, a.m.node.store.put(bucketStart, single, firstCode{Hash: hash, Expires: time.Now().Add(firstCodeLife)})
+	return a.m.node.newStartCode(single)
 }
+
+// newStartCode makes a one-time code and keeps its hash.
+func (n *Node) newStartCode(key string) (string, error) {
+	code, hash := cluster.NewJoinCode()
+	return code, n.store.put(bucketStart, key, firstCode{Hash: hash, Expires: time.Now().Add(firstCodeLife)})
+}
+
+// firstStart is who acts when somebody uses a one-time code of the first start.
+const firstStart = "first start"
 
 // ErrFirstCode says that the one-time code was not accepted.
 var ErrFirstCode = errors.New("that is not the one-time code, or it has been used, has expired or was mistyped too often; \"keyferry first-code\" on the node's console gives a new one")
 
-// checkFirstCode counts a try and compares.
-func (a *Accounts) checkFirstCode(typed string) error {
-	s := a.m.node.store
-	c, err := get[firstCode](s, bucketStart, single)
+// checkStartCode counts a try and compares. It does so once at a time: tries at the same moment count as
+// many.
+func (n *Node) checkStartCode(key, typed string) error {
+	n.codes.Lock()
+	defer n.codes.Unlock()
+	s := n.store
+	c, err := get[firstCode](s, bucketStart, key)
 	if err != nil || c.Tries >= firstCodeTries || time.Now().After(c.Expires) {
 		return ErrFirstCode
 	}
 	c.Tries++
-	if err := s.put(bucketStart, single, c); err != nil {
+	if err := s.put(bucketStart, key, c); err != nil {
 		return err
 	}
 	hash, err := cluster.HashCode(typed)

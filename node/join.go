@@ -58,6 +58,11 @@ func (n *Node) join(ctx context.Context, address, fingerprint, code string, c *C
 	} else if err == nil {
 		return nil, fmt.Errorf("node %s is in a cluster already: only a node that was never used can join", n.cfg.Name)
 	}
+	done, err := n.mayEnter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	rec, err := get[identityRecord](n.store, bucketIdentity, single)
 	if err != nil && !errors.Is(err, errAbsent) {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -96,8 +95,8 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.run()
 	n.mu.Lock()
 	n.member = m
-	close(n.joined)
 	n.mu.Unlock()
+	n.entrance.end()
 	return nil
 }
 
@@ -119,7 +118,7 @@ func (m *Member) connect(rec identityRecord, bootstrap bool) (err error) {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", n.cfg.PeerListen)
+	ln, err := n.entrance.listener(n.cfg.PeerListen)
 	if err != nil {
 		m.link.Close()
 		return fmt.Errorf("listening for other nodes on %s: %w", n.cfg.PeerListen, err)

@@ -84,12 +84,14 @@ type Node struct {
 	sealer  *nodeKey
 	modules []*hsm.Module // in the order of the configuration
 
+	entrance  *Entrance
+	codes     sync.Mutex // one-time codes of the first start are tried one at a time
 	unsealing sync.Mutex // one try at a time
 	tries     unsealing
 
 	mu       sync.Mutex
 	member   *Member
-	joined   chan struct{} // closed when there is a member
+	unsealed chan struct{} // closed when there is a member, or could be one
 	sessions SessionKeeper // the console, once it is there
 	healths  map[string]ModuleHealth
 	onEvent  func(module string, e hsm.Event)
@@ -103,7 +105,7 @@ type ModuleHealth struct {
 }
 
 // ErrNotMember says that the node belongs to no cluster yet.
-var ErrNotMember = errors.New("this node is not in a cluster yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other")
+var ErrNotMember = errors.New("this node is not in a cluster yet: run \"keyferry init\" for the first node, \"keyferry join\" for any other; or \"keyferry first-code\" to do it in a browser")
 
 // Open starts the node's modules and, where it belongs to a cluster already, its part in that.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
@@ -132,7 +134,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		s.close()
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, store: s, sealer: sealer, joined: make(chan struct{}), healths: map[string]ModuleHealth{}}
+	n := &Node{cfg: cfg, log: cfg.Log, store: s, sealer: sealer, unsealed: make(chan struct{}), healths: map[string]ModuleHealth{}}
+	n.entrance = newEntrance(n)
 	for _, m := range cfg.Modules {
 		n.healths[m.Name] = ModuleHealth{Since: time.Now()}
 		n.modules = append(n.modules, hsm.Start(hsm.Config{
@@ -156,18 +159,35 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) resume(ctx context.Context) error {
 	rec, err := get[identityRecord](n.store, bucketIdentity, single)
 	if errors.Is(err, errAbsent) || err == nil && !rec.Complete {
-		n.log.Info("this node is new", "next", "keyferry init, or keyferry join")
+		n.log.Info("this node is new", "next", "keyferry first-code, which lets a browser go on; or keyferry init, or keyferry join")
+		n.opened()
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return n.enter(ctx, rec, false)
+	if err := n.enter(ctx, rec, false); err != nil {
+		return err
+	}
+	n.opened()
+	return nil
+}
+
+// opened tells who waits for it that the node is not sealed any more.
+func (n *Node) opened() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	select {
+	case <-n.unsealed:
+	default:
+		close(n.unsealed)
+	}
 }
 
 // Close ends everything, in the reverse order of its start: first what makes new work, then the
 // cluster, then the modules, last the store that they all write to.
 func (n *Node) Close() {
+	n.entrance.close()
 	n.mu.Lock()
 	m := n.member
 	n.mu.Unlock()
@@ -199,8 +219,9 @@ func (n *Node) Member() (*Member, error) {
 	return n.member, nil
 }
 
-// Joined is closed once Member returns one.
-func (n *Node) Joined() <-chan struct{} { return n.joined }
+// Unsealed is closed once there is something to show to browsers: the node is a member, or is new and can
+// become one.
+func (n *Node) Unsealed() <-chan struct{} { return n.unsealed }
 
 // module finds a module by name.
 func (n *Node) module(name string) (*hsm.Module, error) {

@@ -11,6 +11,17 @@ import (
 // WebURL is the address of the node's WebConf.
 func (n *Node) WebURL() string { return n.cfg.WebURL }
 
+// PeerAddress is where other nodes reach the node.
+func (n *Node) PeerAddress() string { return n.cfg.PeerAddress }
+
+// AdminModule is the name of the module that holds the node's admin token, or is to hold it.
+func (n *Node) AdminModule() string {
+	if n.cfg.AdminModule == "" {
+		return n.modules[0].Name()
+	}
+	return n.cfg.AdminModule
+}
+
 // Modules are the names of the node's PKCS#11 modules, in the order of its configuration.
 func (n *Node) Modules() []string {
 	names := make([]string, len(n.modules))

@@ -16,7 +16,7 @@ import (
 
 // TestAPIBeforeMembership: a new node has a status, can found and can join, and nothing else.
 func TestAPIBeforeMembership(t *testing.T) {
-	a, _ := newAppliance(t, "node1")
+	a, n := newAppliance(t, "node1")
 	s := newSocket(t, a.web)
 	var st statusAnswer
 	s.ask(get, "/status", nil, http.StatusOK, &st)
@@ -39,7 +39,13 @@ func TestAPIBeforeMembership(t *testing.T) {
 			t.Errorf("%s %s: %s", r.method, path, m)
 		}
 	}
-	a.browser(t).get("/").wants(t, http.StatusConflict, "This node is not in a cluster yet")
+	var code firstCodeAnswer
+	s.ask(post, "/first-code", struct{}{}, http.StatusOK, &code)
+	if own, err := n.Entrance().Fingerprint(); err != nil || code.Fingerprint != own || code.For != "node" || code.WebConf != a.site.URL || n.Entrance().CheckCode(code.Code) != nil {
+		t.Errorf("the code of a new node: %+v, %v", code, err)
+	}
+	a.browser(t).get("/").wants(t, http.StatusOK, "This node belongs to no cluster yet")
+	a.browser(t).get("/slots").wants(t, http.StatusNotFound)
 	s.refused(s.send(post, "/cluster/init", "application/json", strings.NewReader(`{"name":" "}`)), http.StatusBadRequest, "invalid")
 	s.refused(s.send(post, "/cluster/join", "application/json", strings.NewReader(`{"address":"127.0.0.1:1","fingerprint":"x","code":"y"}`)), http.StatusBadRequest, "invalid")
 	for path, more := range map[string]string{"/cluster/init": `"name":"x"`, "/cluster/join": `"code":"x"`} {

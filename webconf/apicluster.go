@@ -1,11 +1,13 @@
 package webconf
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
 )
@@ -212,9 +214,16 @@ func apiRemoveNode(c *call) error {
 	return c.NoContent(http.StatusNoContent)
 }
 
-// apiFirstCode makes a new one-time code for the first administrator.
+// apiFirstCode makes a new one-time code: for the first administrator, or on a node that belongs to no
+// cluster for a browser that is to change this.
 func apiFirstCode(c *call) error {
 	if err := c.decode(&struct{}{}); err != nil {
+		return err
+	}
+	if errors.Is(c.alone, node.ErrNotMember) {
+		return apiStartCode(c)
+	}
+	if err := c.authorize(cluster.MayManageAccounts, cluster.AnySlot); err != nil {
 		return err
 	}
 	code, err := c.m.Accounts.NewFirstCode()
@@ -225,5 +234,25 @@ func apiFirstCode(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, map[string]string{"code": code, "fingerprint": fingerprint, "webconf": c.m.Node().WebURL()})
+	return c.JSON(http.StatusOK, firstCodeAnswer{code, fingerprint, c.m.Node().WebURL(), "administrator"})
+}
+
+type firstCodeAnswer struct {
+	Code        string `json:"code"`
+	Fingerprint string `json:"fingerprint"` // of the certificate that a browser shows
+	WebConf     string `json:"webconf"`
+	For         string `json:"for"` // "administrator", or "node" where it is to become a member first
+}
+
+func apiStartCode(c *call) error {
+	e := c.srv.node.Entrance()
+	code, err := e.NewCode()
+	if err != nil {
+		return said(err)
+	}
+	fingerprint, err := e.Fingerprint()
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, firstCodeAnswer{code, fingerprint, c.srv.node.WebURL(), "node"})
 }

@@ -3,21 +3,27 @@ package webconf
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+
+	"github.com/keyferry/keyferry/node"
 )
 
-// ConfigForClient makes a TLS configuration ask for client certificates while some account has one, and
+// configForClient makes a TLS configuration ask for client certificates while some account has one, and
 // only for those of the issuers in question: other people's browsers have nothing to offer then, and do not
 // ask them. Any certificate passes here, since the handshake proves no more than that the browser has its
 // key; which account it belongs to is decided when somebody logs in with it.
-func (s *Server) ConfigForClient(base *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+func (s *Server) configForClient(base *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		m, err := s.node.Member()
+		if errors.Is(err, node.ErrNotMember) {
+			return s.startTLS(base), nil
+		}
 		if err != nil {
-			return nil, nil // as base says
+			return nil, err
 		}
 		issuers := m.Accounts.CertificateIssuers()
 		if len(issuers) == 0 {
-			return nil, nil
+			return base, nil
 		}
 		asking := base.Clone()
 		asking.GetConfigForClient = nil

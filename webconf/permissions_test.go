@@ -69,7 +69,7 @@ func TestPermissions(t *testing.T) {
 	for _, r := range apiRoutes() {
 		got[r.method+" "+r.path] = answerOf(t, r.path, s.send(r.method, strings.TrimPrefix(routed(r.path), "/api/v1"), "", nil))
 	}
-	want := readPermissions(t)
+	want := readTable(t, "permissions.txt")
 	for _, key := range sortedKeys(got) {
 		if got[key] != want[key] {
 			t.Errorf("who may differs from testdata/permissions.txt; it is\n%-44s %s\nand there stands\n%-44s %s", key, got[key], key, want[key])
@@ -103,10 +103,10 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-// readPermissions reads lines of method and path, and who may.
-func readPermissions(t *testing.T) map[string]string {
+// readTable reads lines of method and path, and who may.
+func readTable(t *testing.T, file string) map[string]string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "permissions.txt"))
+	b, err := os.ReadFile(filepath.Join("testdata", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,11 +117,11 @@ func readPermissions(t *testing.T) map[string]string {
 			continue
 		}
 		if len(f) < 3 {
-			t.Fatalf("testdata/permissions.txt: %q", line)
+			t.Fatalf("testdata/%s: %q", file, line)
 		}
 		key := f[0] + " " + f[1]
 		if table[key] != "" {
-			t.Errorf("testdata/permissions.txt has %s twice", key)
+			t.Errorf("testdata/%s has %s twice", file, key)
 		}
 		table[key] = strings.Join(f[2:], " ")
 	}

@@ -43,7 +43,7 @@ func everyPage() []drawnPage {
 			p.surround(v, p, p.Nav)
 			list = append(list, drawnPage{state, p})
 		}
-		for _, p := range outsidePages(text) {
+		for _, p := range append(outsidePages(text), startPages(text)...) {
 			p.Node, p.Cluster, p.Theme = v.Node, v.State.Cluster.Name, "dark"
 			list = append(list, drawnPage{state, p})
 		}
@@ -67,7 +67,7 @@ func silentSituation() *situation {
 func failed(name, text string) *form {
 	f := newForm(name, map[string]string{"name": text, "label": text, "kind": "command", "target": text, "mode": "manual", "hours": text})
 	f.fail("", "%s", text)
-	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase", "threshold"} {
+	for _, field := range []string{"name", "code", "old", "new", "again", "password", "present", "package", "to", "node", "hours", "label", "days", "passphrase", "threshold", "cluster", "address", "end"} {
 		f.fail(field, "%s", text)
 	}
 	return f

@@ -176,7 +176,7 @@ func apiRoutes() []route {
 		{get, v1 + "/identity/trust/:trusting/:trusted", cluster.MayView, apiSevered, none},
 		{put, v1 + "/identity/trust/:trusting/:trusted", cluster.MayManageTrust, apiMakeTrust, small},
 		{remove, v1 + "/identity/trust/:trusting/:trusted", cluster.MayManageTrust, apiRemoveTrust, none},
-		{post, v1 + "/first-code", cluster.MayManageAccounts, apiFirstCode, small},
+		{post, v1 + "/first-code", public, apiFirstCode, small},
 
 		{post, v1 + "/unseal", public, apiUnseal, small},
 		{get, v1 + "/forecast", cluster.MayView, apiForecast, none},

@@ -15,7 +15,7 @@ import (
 // TestTheTableIsAll: there is no route that is not in the table, and none in it twice.
 func TestTheTableIsAll(t *testing.T) {
 	s := &Server{}
-	for name, routes := range map[string][]route{"console": consoleRoutes(), "api": apiRoutes()} {
+	for name, routes := range map[string][]route{"console": consoleRoutes(), "api": apiRoutes(), "start": startRoutes()} {
 		want := map[string]bool{}
 		for _, r := range routes {
 			key := r.method + " " + r.path

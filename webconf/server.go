@@ -26,6 +26,7 @@ type Server struct {
 	views    *views
 	static   *static
 	sessions *sessionStore
+	starts   *sessionStore // of browsers that make this node a member
 	tries    *throttle
 	begun    begunHere
 	coverage coverageCache
@@ -49,15 +50,23 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		node: cfg.Node, log: cfg.Log.With("part", "webconf"), views: v, static: files,
-		sessions: newSessionStore(cfg.Node.Name()), tries: newThrottle(), begun: newBegun(),
+		sessions: newSessionStore(cfg.Node.Name()), starts: newSessionStore("start-" + cfg.Node.Name()), tries: newThrottle(), begun: newBegun(),
 	}
 	cfg.Node.KeepSessions(sessionKeeper{s})
 	return s, nil
 }
 
-// Handler is the console, to be served over TLS by a node that is a member of a cluster.
+// Handler is the console, to be served with the settings of TLS. A node that belongs to no cluster has only
+// the pages that change this.
 func (s *Server) Handler() http.Handler {
-	return secure.New(headers()).Handler(s.router(consoleRoutes(), (*call).fromBrowser, errorPage))
+	console, start := secure.New(headers()).Handler(s.router(consoleRoutes(), (*call).fromBrowser, errorPage)), s.startHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.forNew(r) {
+			start.ServeHTTP(w, r)
+			return
+		}
+		console.ServeHTTP(w, r)
+	})
 }
 
 // API is the JSON API, to be served on a Unix socket whose file permissions say who may use it. The

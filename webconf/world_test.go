@@ -95,9 +95,8 @@ func newAppliance(t testing.TB, name string, change ...func(*node.Config)) (*app
 	a.site.Listener.Close()
 	a.site.Listener = console
 	a.site.EnableHTTP2 = true
-	base := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.Identity.Certificate() }}
-	a.site.TLS = base
-	base.GetConfigForClient = a.web.ConfigForClient(base)
+	a.site.TLS = a.web.TLS()
+	a.site.Config.ConnContext = a.web.ConsoleContext
 	a.site.Config.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	a.site.StartTLS()
 	t.Cleanup(a.site.Close)

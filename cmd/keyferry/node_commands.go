@@ -48,13 +48,17 @@ fingerprint that the browser should show. It can be repeated after an interrupti
 func (a *app) firstCodeCommand() *cobra.Command {
 	return a.dataFlag(&cobra.Command{
 		Use:   "first-code",
-		Short: "Print a new one-time code for the first administrator",
-		Args:  cobra.NoArgs,
+		Short: "Print a new one-time code for the first start",
+		Long: `Print a one-time code and the fingerprint of the certificate that a browser shows for this node's WebConf. On a
+node that belongs to no cluster, the code lets a browser make a new cluster or join one. On a node whose cluster
+has no account yet, the first administrator is made with it. It is good for 24 hours and replaces the one before.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			type firstCode struct {
 				Code        string `json:"code"`
 				Fingerprint string `json:"fingerprint"`
 				WebConf     string `json:"webconf"`
+				For         string `json:"for"`
 			}
 			f, err := post[firstCode](c.Context(), a.client(), "/first-code", struct{}{})
 			if err != nil {
@@ -64,6 +68,11 @@ func (a *app) firstCodeCommand() *cobra.Command {
 				row("WebConf", f.WebConf)
 				row("TLS fingerprint", f.Fingerprint)
 				row("One-time code", f.Code)
+				if f.For == "node" {
+					row("Good for", "making this node a member of a cluster, in a browser")
+				} else {
+					row("Good for", "making the first administrator, in a browser")
+				}
 			})
 		},
 	})

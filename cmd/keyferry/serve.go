@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +27,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Run the daemon of this node",
 		Long: `Run the daemon of this node until it gets SIGTERM or SIGINT.
 
-A new node waits for "keyferry init" (the first node of a cluster) or "keyferry join" (any other).`,
+A new node waits until it is made a member of a cluster: in a browser, for which "keyferry first-code" gives a
+one-time code, or with "keyferry init" (the first node of a cluster) or "keyferry join" (any other).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := readConfig(path)
@@ -76,15 +76,15 @@ func serve(ctx context.Context, cfg config, logTo io.Writer, fault func(string))
 	go func() { failed <- api.Serve(socket) }()
 	defer shutDown(api)
 	log.Info("keyferry runs", "node", n.Name(), "version", n.Version(), "socket", cfg.Socket)
-	// 3. WebConf, once there is a certificate to show.
+	// 3. WebConf, once there is a certificate to show. A sealed node has none: it is sealed, too.
 	select {
-	case <-n.Joined():
+	case <-n.Unsealed():
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 		return nil
 	}
-	console, err := listenConsole(cfg.WebConf.Listen, n, web, log)
+	console, err := listenConsole(cfg.WebConf.Listen, web, log)
 	if err != nil {
 		return err
 	}
@@ -105,36 +105,22 @@ type console struct {
 	listener net.Listener
 }
 
-func listenConsole(address string, n *node.Node, web *webconf.Server, log *slog.Logger) (*console, error) {
-	m, err := n.Member()
-	if err != nil {
-		return nil, err
-	}
+func listenConsole(address string, web *webconf.Server, log *slog.Logger) (*console, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("WebConf cannot listen on %s: %w", address, err)
 	}
 	return &console{listener: ln, server: &http.Server{
 		Handler:           web.Handler(),
+		ConnContext:       web.ConsoleContext,
 		ReadHeaderTimeout: 10 * time.Second, // slow clients hold a connection, not a handler
 		ReadTimeout:       10 * time.Minute, // a package of 64 MiB over a slow line
 		WriteTimeout:      10 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // failed handshakes of strangers
-		TLSConfig:         consoleTLS(m, web),
+		TLSConfig:         web.TLS(),
 	}}, nil
-}
-
-// consoleTLS asks browsers for certificates only while some account logs in with one.
-func consoleTLS(m *node.Member, web *webconf.Server) *tls.Config {
-	c := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"}, // as net/http would add, but also for who is asked
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.Identity.Certificate() },
-	}
-	c.GetConfigForClient = web.ConfigForClient(c)
-	return c
 }
 
 // shutDown lets requests end, but not for long.
