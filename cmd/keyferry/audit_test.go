@@ -19,7 +19,7 @@ func auditedRun(t *testing.T, d *testDemo) {
 	dir := t.TempDir()
 	verify := func(args ...string) (string, int) {
 		cmd := exec.Command(os.Args[0], append([]string{"audit", "verify"}, args...)...)
-		cmd.Env = []string{"KEYFERRY_SOCKET=/nonexistent"}
+		cmd.Env = append(os.Environ(), "KEYFERRY_SOCKET=/nonexistent")
 		out, err := cmd.CombinedOutput()
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return string(out), exit.ExitCode()

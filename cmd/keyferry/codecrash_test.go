@@ -1,257 +1,231 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/cluster"
-	"github.com/keyferry/keyferry/hsm/hsmtest"
-	"github.com/keyferry/keyferry/node"
-	toml "github.com/pelletier/go-toml/v2"
 )
 
-// A loneNode is a cluster of one real daemon. Between it and SoftHSM stands OpenSC's pkcs11-spy, which
-// writes down what codes the token was asked to take, and what it answered.
-type loneNode struct {
-	t      *testing.T
-	conf   string
-	socket string
-	spy    string
-	daemon *daemonProcess
-	base   int
-}
-
-func newLoneNode(t *testing.T) *loneNode {
-	t.Helper()
-	dir := t.TempDir()
-	soft := hsmtest.SoftHSM(t, filepath.Join(dir, "softhsm"))
-	n := &loneNode{t: t, conf: filepath.Join(dir, "keyferry.toml"), socket: filepath.Join(dir, "k.sock"), spy: filepath.Join(dir, "spy.log"), base: freeBase(t)}
-	soft.Env["PKCS11SPY"], soft.Env["PKCS11SPY_OUTPUT"] = soft.Path, n.spy
-	c := config{Name: "node1", DataDir: filepath.Join(dir, "data"), Socket: n.socket,
-		Modules: []moduleConfig{{Name: "softhsm", Path: hsmtest.Spy(t), Env: soft.Env}}}
-	c.Peer.Listen = fmt.Sprintf("127.0.0.1:%d", n.base)
-	c.Peer.Address, c.WebConf.Listen = c.Peer.Listen, fmt.Sprintf("127.0.0.1:%d", n.base+1)
-	c.WebConf.URL = "https://" + c.WebConf.Listen
-	b, err := toml.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(n.conf, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// start runs a daemon that ends itself at a step, and waits until it answers.
-func (n *loneNode) start(step string) {
-	n.t.Helper()
-	n.daemon = startDaemon(n.t, "serve-until", step, n.conf)
-	n.wait("the daemon answers", func() bool { _, err := n.keyferry("", "status"); return err == nil })
-}
-
-func (n *loneNode) wait(what string, f func() bool) {
-	n.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !f(); time.Sleep(30 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			slots, _ := n.keyferry("", "slots")
-			n.t.Fatalf("not in a minute: %s\n%s", what, slots)
-		}
-	}
-}
-
-func (n *loneNode) keyferry(in string, args ...string) (string, error) {
-	var out, errs bytes.Buffer
-	cmd := exec.Command(os.Args[0], append(args, "--socket", n.socket)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &out, &errs
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%w: %s", err, errs.String())
-	}
-	return out.String(), nil
-}
-
-func (n *loneNode) must(in string, args ...string) string {
-	n.t.Helper()
-	out, err := n.keyferry(in, args...)
-	if err != nil {
-		n.t.Fatalf("keyferry %v: %v", args, err)
-	}
-	return out
-}
-
-// slot is how the node sees a slot; it has no label where there is none.
-func (n *loneNode) slot(label string) node.SlotView {
-	n.t.Helper()
-	var list slotList
-	if err := json.Unmarshal([]byte(n.must("", "slots", "-o", "json")), &list); err != nil {
-		n.t.Fatal(err)
-	}
-	for _, v := range list.Here {
-		if v.Label == label {
-			return v
-		}
-	}
-	return node.SlotView{}
-}
-
-// refusals counts the codes that tokens have refused.
-func (n *loneNode) refusals() int {
-	n.t.Helper()
-	b, err := os.ReadFile(n.spy)
-	if err != nil || !bytes.Contains(b, []byte("C_Login")) {
-		n.t.Fatalf("the spy has seen nothing: %v", err)
-	}
-	return bytes.Count(b, []byte("CKR_PIN_INCORRECT"))
-}
-
-// opens waits until the slot is active: by itself, or with the first of the codes that the token takes, in
-// the order in which the node tells to try them. It returns the mode.
-func (n *loneNode) opens(label string, codes ...string) string {
-	n.t.Helper()
-	waits := func(v node.SlotView) bool {
-		return v.Mode == cluster.Manual && strings.HasPrefix(v.Reason, "waits for")
-	}
-	var v node.SlotView
-	n.wait("slot "+label+" is active, or waits for its code", func() bool { v = n.slot(label); return v.State == cluster.Active || waits(v) })
-	if v.State == cluster.Active {
-		return v.Mode
-	}
-	if len(codes) > 1 && !strings.Contains(v.Reason, "try the new one first") {
-		n.t.Errorf("slot %s does not say which codes may be right: %s", label, v.Reason)
-	}
-	for _, code := range codes {
-		if _, err := n.keyferry(code+"\n", "slots", "activate", label); err == nil {
-			return v.Mode
-		}
-	}
-	n.t.Fatalf("nobody opens slot %s any more: %+v", label, v)
-	return ""
-}
-
-// A cutOff is a command in the middle of which the daemon is killed, and what is looked at after its next
-// start.
+// A cutOff is a command in the middle of which the daemon is killed, and how its slot is then.
 type cutOff struct {
+	slot string
 	step string
 	in   string
 	args []string
-	then func(n *loneNode)
+
+	mode    string   // which the slot has in the end; "" where it is not there
+	codes   []string // that people enter, in the order in which they are told to, until the token takes one
+	refused int      // how many codes the token has refused by then
 }
 
-// cutOffs are the steps of all changes of codes, in an order in which each finds what it needs.
-func cutOffs() []cutOff {
-	create := func(label, mode, step string, made bool) cutOff {
-		in := map[string]string{cluster.Generated: "", cluster.Manual: "first code " + label + "\n"}[mode]
-		return cutOff{"slot: " + step, in, []string{"slots", "create", label, "--mode", mode}, func(n *loneNode) {
-			if got := n.slot(label).Label != ""; got != made {
-				n.t.Errorf("slot %s is there: %t, want %t", label, got, made)
-			}
-			if made && n.opens(label, "first code "+label) != mode {
-				n.t.Errorf("slot %s has another mode", label)
-			}
-		}}
+// A round is commands on different slots that the same kill cuts off, each at its step.
+type round struct {
+	name    string
+	before  func(n *loneNode) []cutOff // makes what the commands need
+	protect string                     // the step of protecting the node key at which the kill comes, after the others
+	after   func(n *loneNode)          // what people do when the daemon runs again
+}
+
+// Codes that people choose. Each has a name, so that the tables say which is meant.
+const (
+	firstCode  = "first code of all"
+	secondCode = "second code of all"
+	thirdCode  = "third code of all"
+	lastCode   = "last code of all"
+	nodeKey    = "a passphrase of some length"
+)
+
+// rounds are all the steps of all the changes of codes, in an order in which each finds what it needs.
+// Slots 1 to 3 begin in generated mode, 4 to 6 in manual mode.
+func rounds() []round {
+	return []round{
+		{name: "made", before: making},
+		{name: "changed", before: changing, protect: "written"},
+		{name: "handed over", before: switching, protect: "proved"},
+		{name: "shared", before: sharing, protect: "renamed", after: openShared},
+		{name: "shared again or left", before: sharingAgain, protect: "switched", after: openSharedAgain},
+		{name: "left", before: leaving, after: openLeft},
 	}
-	modes := func(step, to, in, code string, modes ...string) cutOff {
-		return cutOff{"code: " + step, in, []string{"slots", "mode", "auto", to}, func(n *loneNode) {
-			if mode := n.opens("auto", code); !strings.Contains(strings.Join(modes, " "), mode) {
-				n.t.Errorf("the slot is in %s mode", mode)
-			}
-			if mode := n.slot("auto").Mode; mode != modes[0] { // for what comes next
-				n.must(in, "slots", "mode", "auto", modes[0])
-			}
-		}}
+}
+
+func making(*loneNode) []cutOff {
+	generated := func(slot, step string) cutOff {
+		return cutOff{slot: slot, step: "slot: " + step, args: []string{"slots", "create", slot}, mode: cluster.Generated}
 	}
-	rotate := func(step string) cutOff {
-		return cutOff{"code: " + step, "", []string{"slots", "rotate", "auto"}, func(n *loneNode) {
-			if mode := n.opens("auto"); mode != cluster.Generated {
-				n.t.Errorf("the slot is in %s mode", mode)
-			}
-		}}
+	manual := func(slot, step string) cutOff {
+		return cutOff{slot: slot, step: "slot: " + step, in: firstCode + "\n", args: []string{"slots", "create", slot, "--mode", cluster.Manual},
+			mode: cluster.Manual, codes: []string{firstCode}}
 	}
-	change := func(step, old, code string, codes ...string) cutOff {
-		return cutOff{"code: " + step, old + "\n" + code + "\n", []string{"slots", "change-code", "hand"}, func(n *loneNode) { n.opens("hand", codes...) }}
+	list := []cutOff{
+		generated("1", "recorded"), generated("2", "token made"), generated("3", "stored"),
+		manual("4", "recorded"), manual("5", "token made"), manual("6", "stored"),
 	}
-	const hand, second, third = "first code hand", "second code hand", "third code hand"
+	list[0].mode, list[3].mode = "", ""
+	return list
+}
+
+func changing(n *loneNode) []cutOff {
+	n.must("", "slots", "create", "1") // the label is free again
+	n.must(firstCode+"\n", "slots", "create", "4", "--mode", cluster.Manual)
+	rotate := func(slot, step string, refused int) cutOff {
+		return cutOff{slot: slot, step: "code: " + step, args: []string{"slots", "rotate", slot}, mode: cluster.Generated, refused: refused}
+	}
+	change := func(slot, step string, refused int, codes ...string) cutOff {
+		return cutOff{slot: slot, step: "code: " + step, in: firstCode + "\n" + secondCode + "\n", args: []string{"slots", "change-code", slot},
+			mode: cluster.Manual, codes: codes, refused: refused}
+	}
 	return []cutOff{
-		create("auto", cluster.Generated, "recorded", false), create("auto", cluster.Generated, "token made", true), create("auto2", cluster.Generated, "stored", true),
-		create("hand", cluster.Manual, "recorded", false), create("hand", cluster.Manual, "token made", true), create("hand2", cluster.Manual, "stored", true),
-		rotate("pending stored"), rotate("set on the token"), rotate("stored"),
-		modes("leaving stored", cluster.Manual, "a manual code\n", "", cluster.Generated),
-		modes("set on the token", cluster.Manual, "a manual code\n", "a manual code", cluster.Manual),
-		modes("pending stored", cluster.Generated, "a manual code\n", "a manual code", cluster.Manual),
-		modes("set on the token", cluster.Generated, "a manual code\n", "", cluster.Generated),
-		modes("stored", cluster.Manual, "a manual code\n", "a manual code", cluster.Manual),
-		modes("stored", cluster.Generated, "a manual code\n", "", cluster.Generated),
-		change("change stored", hand, second, second, hand), change("set on the token", hand, second, second, hand), change("stored", second, third, third),
+		rotate("1", "pending stored", 1), rotate("2", "set on the token", 0), rotate("3", "stored", 0),
+		change("4", "change stored", 1, secondCode, firstCode), change("5", "set on the token", 0, secondCode, firstCode), change("6", "stored", 0, secondCode),
+	}
+}
+
+func switching(*loneNode) []cutOff {
+	manual := func(slot, step, mode string, refused int) cutOff {
+		return cutOff{slot: slot, step: "code: " + step, in: thirdCode + "\n", args: []string{"slots", "mode", slot, cluster.Manual},
+			mode: mode, codes: []string{thirdCode}, refused: refused}
+	}
+	generated := func(slot, step, old, mode string, refused int) cutOff {
+		return cutOff{slot: slot, step: "code: " + step, in: old + "\n", args: []string{"slots", "mode", slot, cluster.Generated},
+			mode: mode, codes: []string{old}, refused: refused}
+	}
+	return []cutOff{
+		manual("1", "leaving stored", cluster.Generated, 0), manual("2", "set on the token", cluster.Manual, 1), manual("3", "stored", cluster.Manual, 0),
+		generated("4", "pending stored", firstCode, cluster.Manual, 1), generated("5", "set on the token", secondCode, cluster.Generated, 0),
+		generated("6", "stored", secondCode, cluster.Generated, 0),
+	}
+}
+
+// contribute is the second custodian coming; each time the next slot is cut off.
+func contribute(slot, step string, refused int, agree ...string) cutOff {
+	args := []string{"slots", "contribute", "--as", twoCustodians[1]}
+	for _, id := range agree {
+		args = append(args, "--agree", id)
+	}
+	return cutOff{slot: slot, step: step, in: passphraseOf(twoCustodians[1]), args: args, mode: cluster.Shared, refused: refused}
+}
+
+func publish(n *loneNode, slots ...string) {
+	n.t.Helper()
+	for _, slot := range slots {
+		n.must("", "slots", "custody", slot, "--holders", strings.Join(twoCustodians, ","))
+	}
+}
+
+// sharing gives slots of both modes to custodians: 1, 5 and 6 are generated by now, 2 to 4 manual.
+func sharing(n *loneNode) []cutOff {
+	n.custodians()
+	publish(n, "1", "2", "3", "4", "5", "6")
+	for slot, code := range map[string]string{"2": thirdCode, "3": thirdCode, "4": firstCode} {
+		n.must(code+"\n", "slots", "prepare", slot)
+	}
+	n.must(passphraseOf(twoCustodians[0]), "slots", "contribute", "--as", twoCustodians[0])
+	return []cutOff{
+		contribute("1", "shared: next stored", 0), contribute("2", "shared: next stored", 1), contribute("3", "shared: set on the token", 0),
+		contribute("4", "code: stored", 0), contribute("5", "shared: set on the token", 1), contribute("6", "code: stored", 0),
+	}
+}
+
+// openShared: slot 2 has its old code still, which only people know. The custodians may come first all the
+// same, and their code is refused once.
+func openShared(n *loneNode) {
+	n.t.Helper()
+	n.needs("1 switch", "2 open", "3 open", "4 open", "5 open", "6 open")
+	if n.come() == nil {
+		n.t.Error("the token of slot 2 takes a code that it was never given")
+	}
+	n.must(thirdCode+"\n", "slots", "activate", "2")
+	n.needs("2 switch")
+	if err := n.come(); err != nil {
+		n.t.Error(err)
+	}
+}
+
+// leave asks the custodians of slots to let them have another mode, and returns the ids of that.
+func leave(n *loneNode, in, mode string, slots ...string) (ids []string) {
+	n.t.Helper()
+	for _, slot := range slots {
+		var asked custodyAnswer
+		if err := json.Unmarshal([]byte(n.must(in, "slots", "mode", slot, mode, "-o", "json")), &asked); err != nil || asked.Request == "" {
+			n.t.Fatalf("leaving shared mode: %+v, %v", asked, err)
+		}
+		ids = append(ids, asked.Request)
+	}
+	n.must(passphraseOf(twoCustodians[0]), "slots", "contribute", "--as", twoCustodians[0], "--agree", strings.Join(ids, ","))
+	return ids
+}
+
+// sharingAgain changes the shared code of some slots, and gives others to the node.
+func sharingAgain(n *loneNode) []cutOff {
+	publish(n, "1", "2", "3")
+	ids := leave(n, "", cluster.Generated, "4", "5", "6")
+	list := []cutOff{
+		contribute("1", "shared: next stored", 1, ids...), contribute("2", "shared: set on the token", 0, ids...), contribute("3", "code: stored", 0, ids...),
+		contribute("4", "code: pending stored", 1, ids...), contribute("5", "code: set on the token", 0, ids...), contribute("6", "code: stored", 0, ids...),
+	}
+	list[4].mode, list[5].mode = cluster.Generated, cluster.Generated
+	return list
+}
+
+func openSharedAgain(n *loneNode) {
+	n.t.Helper()
+	n.needs("1 open", "2 open", "3 open", "4 open")
+	if err := n.come(); err != nil {
+		n.t.Error(err)
+	}
+}
+
+// leaving gives slots to people. Slot 1, which kept the code before, gets the new one on the way.
+func leaving(n *loneNode) []cutOff {
+	ids := leave(n, lastCode+"\n", cluster.Manual, "2", "3", "4")
+	list := []cutOff{
+		contribute("2", "code: leaving stored", 1, ids...), contribute("3", "code: set on the token", 0, ids...), contribute("4", "code: stored", 0, ids...),
+	}
+	list[1].mode, list[2].mode, list[2].codes = cluster.Manual, cluster.Manual, []string{lastCode}
+	return list
+}
+
+// openLeft: nobody can say whether custodians or people have the code of slots 2 and 3. Both may come.
+func openLeft(n *loneNode) {
+	n.t.Helper()
+	n.needs("1 open", "2 open", "3 open")
+	if _, err := n.keyferry(lastCode+"\n", "slots", "activate", "2"); err == nil {
+		n.t.Error("the token of slot 2 takes a code that it was never given")
+	}
+	n.must(lastCode+"\n", "slots", "activate", "3")
+	n.needs("1 open", "2 open")
+	if err := n.come(); err != nil {
+		n.t.Error(err)
 	}
 }
 
 // TestKilledWhileChangingCodes kills the daemon with SIGKILL between every two steps of what changes a
-// code. Nobody is locked out, and the token sees one wrong code at most.
+// code. Nobody is locked out, and each token sees one wrong code at most.
 func TestKilledWhileChangingCodes(t *testing.T) {
 	n := newLoneNode(t)
-	list := cutOffs()
-	n.start(list[0].step)
+	n.start()
 	n.must("", "init")
-	for i, c := range list {
-		if out, err := n.keyferry(c.in, c.args...); err == nil {
-			t.Fatalf("%v, %s: it ended well: %s", c.args, c.step, out)
-		}
-		if state := n.daemon.wait(); !strings.Contains(state, "killed") {
-			t.Fatalf("%v, %s: the daemon ended so: %s", c.args, c.step, state)
-		}
+	seen, sealed := 0, false
+	for _, r := range rounds() {
+		list := r.before(n)
 		before := n.refusals()
-		next := "none"
-		if i+1 < len(list) {
-			next = list[i+1].step
+		n.cut(r, list)
+		n.start()
+		sealed = sealed || r.protect == "switched"
+		n.unseal(sealed, r.name)
+		if r.after != nil {
+			r.after(n)
 		}
-		n.start(next)
-		c.then(n)
-		if tries := n.refusals() - before; tries > 1 {
-			t.Errorf("%v, %s: the token refused %d codes", c.args, c.step, tries)
+		for _, c := range list {
+			seen += n.check(r.name, c, before)
 		}
 	}
-	if n.refusals() == 0 { // a pending code that the token never got is a wrong one
+	if seen == 0 { // a pending code that the token never got is a wrong one
 		t.Error("the spy has seen no refusal at all")
-	}
-	protectCutOff(t, n)
-}
-
-// protectCutOff kills the daemon between the steps of protecting the node key by a passphrase.
-func protectCutOff(t *testing.T, n *loneNode) {
-	t.Helper()
-	const passphrase = "a passphrase of some length\n"
-	for _, step := range []string{"written", "proved", "renamed", "switched"} {
-		n.daemon.cmd.Process.Signal(syscall.SIGTERM)
-		n.daemon.wait()
-		n.start("protect: " + step)
-		n.opens("auto")
-		if out, err := n.keyferry(passphrase, "protect", "passphrase"); err == nil {
-			t.Fatalf("%s: it ended well: %s", step, out)
-		}
-		if state := n.daemon.wait(); !strings.Contains(state, "killed") {
-			t.Fatalf("%s: the daemon ended so: %s", step, state)
-		}
-		n.start("none")
-		out := n.must("", "status")
-		if sealed := strings.Contains(out, "keyferry unseal"); sealed != (step == "switched") {
-			t.Errorf("%s: sealed is %t:\n%s", step, sealed, out)
-		} else if sealed {
-			if _, err := n.keyferry("another passphrase\n", "unseal"); err == nil || !strings.Contains(err.Error(), "not the passphrase") {
-				t.Errorf("a wrong passphrase: %v", err)
-			}
-			if _, err := n.keyferry("", "slots"); err == nil || !strings.Contains(err.Error(), "sealed") {
-				t.Errorf("slots of a sealed node: %v", err)
-			}
-			n.wait("the node takes the passphrase", func() bool { _, err := n.keyferry(passphrase, "unseal"); return err == nil })
-		}
-		n.opens("auto")
 	}
 	if files, _ := filepath.Glob(filepath.Join(filepath.Dir(n.conf), "data", "node.key*")); len(files) != 1 || filepath.Base(files[0]) != "node.key.sealed" {
 		t.Errorf("the key files are %v", files)
@@ -260,38 +234,87 @@ func protectCutOff(t *testing.T, n *loneNode) {
 	n.daemon.stop()
 }
 
-// everyCodeCommand runs what there is about codes on the command line, with good input and bad.
-func everyCodeCommand(n *loneNode) {
+// cut runs the commands of a round until each has come to its step. The daemon kills itself with the last.
+func (n *loneNode) cut(r round, list []cutOff) {
 	n.t.Helper()
-	n.must("", "slots", "rotation", "auto", "--days", "30")
-	n.must("", "slots", "try", "--all")
-	var rotated []node.SlotView
-	if err := json.Unmarshal([]byte(n.must("", "slots", "rotate", "--all", "-o", "json")), &rotated); err != nil || len(rotated) != 2 {
-		n.t.Errorf("rotated: %+v, %v", rotated, err)
+	if r.protect != "" {
+		list = append(list, cutOff{step: "protect: " + r.protect, in: nodeKey + "\n", args: []string{"protect", "passphrase"}})
 	}
-	var custody []node.HeldCode
-	if err := json.Unmarshal([]byte(n.must("", "custody", "-o", "json")), &custody); err != nil || len(custody) != 4 {
-		n.t.Errorf("custody: %+v, %v", custody, err)
+	var steps []string
+	for _, c := range list {
+		steps = append(steps, c.step)
 	}
-	var forecasts []node.Forecast
-	if err := json.Unmarshal([]byte(n.must("", "forecast", "--node", "node1", "-o", "json")), &forecasts); err != nil || len(forecasts) != 1 ||
-		!strings.Contains(forecasts[0].Sentence, "closed as a whole") || len(forecasts[0].Slots) != 4 {
-		n.t.Errorf("forecast: %+v, %v", forecasts, err)
+	if err := setSteps(n.conf, steps...); err != nil {
+		n.t.Fatal(err)
 	}
-	n.must("", "custody")
-	n.must("", "forecast")
-	for _, c := range []struct {
-		says string
-		in   string
-		args []string
-	}{
-		{"--all", "", []string{"slots", "rotate"}}, {"--all", "", []string{"slots", "try", "auto", "--all"}}, {"kept by people", "", []string{"slots", "rotate", "hand"}},
-		{"no slot", "", []string{"slots", "try", "absent"}}, {"between 0 and 3650", "", []string{"slots", "rotation", "auto", "--days", "-1"}}, {"days", "", []string{"slots", "rotation", "auto"}},
-		{"no node", "", []string{"forecast", "--node", "node9"}}, {"not sealed", "", []string{"unseal"}}, {"at least 12", "short\n", []string{"protect", "passphrase"}},
-		{"not \"prayer\"", "", []string{"protect", "prayer"}}, {"names no TPM", "", []string{"protect", "tpm"}}, {"standard input", "", []string{"protect", "passphrase"}},
-	} {
-		if out, err := n.keyferry(c.in, c.args...); err == nil || !strings.Contains(err.Error(), c.says) {
-			n.t.Errorf("%v: %v\n%s", c.args, err, out)
+	ended := make([]chan error, len(list))
+	for i, c := range list {
+		ended[i] = make(chan error, 1)
+		go func() {
+			out, err := n.keyferry(c.in, c.args...)
+			if err == nil {
+				err = fmt.Errorf("it ended well: %s", out)
+			}
+			ended[i] <- err
+		}()
+		n.wait(fmt.Sprintf("%s: %v comes to the step %q", r.name, c.args, c.step), func() bool {
+			held := len(stepsLeft(n.conf)) == len(list)-1-i
+			select {
+			case err := <-ended[i]:
+				if ended[i] <- err; !held {
+					n.t.Fatalf("%s: %v, slot %s, before the step %q: %v", r.name, c.args, c.slot, c.step, err)
+				}
+			default:
+			}
+			return held
+		})
+	}
+	if state := n.daemon.wait(); !strings.Contains(state, "killed") {
+		n.t.Fatalf("%s: the daemon ended so: %s", r.name, state)
+	}
+	for i, c := range list {
+		if err := <-ended[i]; strings.Contains(err.Error(), "it ended well") {
+			n.t.Fatalf("%s: %v, slot %s, %s: %v", r.name, c.args, c.slot, c.step, err)
 		}
 	}
+}
+
+// unseal opens the node key where it should be sealed.
+func (n *loneNode) unseal(want bool, round string) {
+	n.t.Helper()
+	out := n.must("", "status")
+	if sealed := strings.Contains(out, "keyferry unseal"); sealed != want {
+		n.t.Fatalf("%s: sealed is %t:\n%s", round, sealed, out)
+	} else if !sealed {
+		return
+	}
+	if _, err := n.keyferry("another passphrase\n", "unseal"); err == nil || !strings.Contains(err.Error(), "not the passphrase") {
+		n.t.Errorf("a wrong passphrase: %v", err)
+	}
+	if _, err := n.keyferry("", "slots"); err == nil || !strings.Contains(err.Error(), "sealed") {
+		n.t.Errorf("slots of a sealed node: %v", err)
+	}
+	n.wait("the node takes the passphrase", func() bool { _, err := n.keyferry(nodeKey+"\n", "unseal"); return err == nil })
+}
+
+// check holds a slot to what it must be after the kill, and returns how many codes its token has refused
+// since before.
+func (n *loneNode) check(round string, c cutOff, before map[uint64]int) int {
+	n.t.Helper()
+	at := fmt.Sprintf("%s, slot %s, %s", round, c.slot, c.step)
+	if c.mode == "" {
+		if v := n.slot(c.slot); v.Label != "" {
+			n.t.Errorf("%s: it is there: %+v", at, v)
+		}
+		return 0
+	}
+	if mode := n.opens(c.slot, c.codes...); mode != c.mode {
+		n.t.Errorf("%s: it is in %s mode, want %s", at, mode, c.mode)
+	}
+	slot := softSlot(n.slot(c.slot).Serial)
+	refused := n.refusals()[slot] - before[slot]
+	if refused != c.refused {
+		n.t.Errorf("%s: the token refused %d codes, want %d", at, refused, c.refused)
+	}
+	return refused
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,11 +21,12 @@ var importSteps = []string{
 }
 
 // killedImports kills node2's daemon with SIGKILL at each step of an import and starts it again: no key is
-// half made, none is lost, and the import ends by itself.
-func killedImports(t *testing.T, d *testDemo) {
-	conf := filepath.Join(d.dir, "node2", "keyferry.toml")
+// half made, none is lost, and the import ends by itself. The last daemon lives as long as all.
+func killedImports(all, t *testing.T, d *testDemo) {
 	syscall.Kill(d.Nodes[1].PID, syscall.SIGTERM)
 	waitGone(t, d.Nodes[1].PID)
+	daemon := d.daemon(all, 1)
+	d.activate(t, 1)
 	for i, step := range importSteps {
 		label := fmt.Sprintf("crash %d", i)
 		id := fmt.Sprintf("c%d", i)
@@ -34,11 +36,12 @@ func killedImports(t *testing.T, d *testDemo) {
 		public := filepath.Join(t.TempDir(), "public.der")
 		first.writePublic(t, id+"01", public)
 		d.waitCoverage(t, 0, label+" rsa", node.Present, "node1")
-
-		daemon := startDaemon(t, "serve-until", step, conf)
-		d.activate(t, 1)
 		file := filepath.Join(t.TempDir(), "crash.keyferry")
 		d.must(t, 0, "", "sync", "build", "--slot", d.Slots[0].Label, "--to", "node2", "-o", file)
+
+		if err := setSteps(d.conf(1), step); err != nil {
+			t.Fatal(err)
+		}
 		if out, err := d.keyferry(1, "", "sync", "import", file); err == nil {
 			t.Fatalf("%s: the import ended well: %s", step, out)
 		}
@@ -46,7 +49,7 @@ func killedImports(t *testing.T, d *testDemo) {
 			t.Fatalf("%s: the daemon ended so: %s", step, state)
 		}
 
-		daemon = startDaemon(t, "serve", "--config", conf)
+		daemon = d.daemon(all, 1)
 		d.activate(t, 1)
 		d.waitCoverage(t, 1, label, node.Present, "node1", "node2")
 		d.waitCoverage(t, 1, label+" rsa", node.Present, "node1", "node2")
@@ -55,10 +58,7 @@ func killedImports(t *testing.T, d *testDemo) {
 		if v := d.slot(t, 1); v.Loose != 0 {
 			t.Errorf("%s: %d half-made objects are left", step, v.Loose)
 		}
-		daemon.stop()
 	}
-	startDaemon(t, "serve", "--config", conf)
-	d.activate(t, 1)
 }
 
 // A daemonProcess is a daemon that a test has started itself.
@@ -82,12 +82,24 @@ func startDaemon(t testing.TB, args ...string) *daemonProcess {
 	go func() { p.cmd.Wait(); close(p.done) }()
 	t.Cleanup(func() {
 		p.stop()
-		if t.Failed() {
-			b, _ := os.ReadFile(log.Name())
-			t.Logf("%v said:\n%s", args, b[max(0, len(b)-4000):])
-		}
+		showLog(t, fmt.Sprint(args), log.Name())
 	})
 	return p
+}
+
+// showLog shows the end of a daemon's log where a test has failed, or the race detector has found something
+// in the daemon, which nobody else would see.
+func showLog(t testing.TB, whose, path string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Errorf("the log of %s: %v", whose, err)
+	}
+	if i := bytes.Index(b, []byte("WARNING: DATA RACE")); i >= 0 {
+		t.Errorf("%s:\n%s", whose, b[i:min(len(b), i+8000)])
+	}
+	if t.Failed() {
+		t.Logf("the end of the log of %s:\n%s", whose, b[max(0, len(b)-4000):])
+	}
 }
 
 func (p *daemonProcess) wait() string {

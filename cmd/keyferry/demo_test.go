@@ -28,7 +28,7 @@ func TestDemo(t *testing.T) {
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
 	t.Run("identity", func(t *testing.T) { identCluster(t, d) })
-	t.Run("killed daemons", func(t *testing.T) { killedImports(t, d) })
+	t.Run("killed daemons", func(sub *testing.T) { killedImports(t, sub, d) })
 	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })
 	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })
 	if t.Failed() {
@@ -110,7 +110,7 @@ func badInput(t *testing.T, d *testDemo) {
 		{"an app that is not there", "", "ejbca", []string{"apps", "show", "ejbca"}},
 		{"no such app", "", "ejbca", []string{"apps", "restart", "ejbca"}},
 	} {
-		out, err := d.keyferry(0, c.in, c.args...)
+		out, err := d.process(0, c.in, c.args...)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v\n%s", c.name, err, out)
 		}

@@ -166,7 +166,7 @@ func TestOfflineOwner(t *testing.T) {
 // foundUnder founds a cluster under the offline owner: the daemon's node asks by a file too.
 func foundUnder(t *testing.T, a *station, stick string) {
 	n := newLoneNode(t)
-	n.start("")
+	n.start()
 	store := filepath.Join(t.TempDir(), "certs")
 	if _, err := n.keyferry("", "ident", "gen-csr"); err == nil || !strings.Contains(err.Error(), "--store") {
 		t.Errorf("a request to nowhere: %v", err)

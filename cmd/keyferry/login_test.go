@@ -41,7 +41,7 @@ func personCard(t *testing.T, file string) tls.Certificate {
 // and sees and ends that.
 func TestLoginCommands(t *testing.T) {
 	n := newLoneNode(t)
-	n.start("")
+	n.start()
 	n.must("", "init", "--name", "test")
 	n.must("", "people", "add", "carol", "--role", "auditor")
 	file := filepath.Join(t.TempDir(), "carol.pem")

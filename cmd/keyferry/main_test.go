@@ -9,24 +9,30 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/node"
 )
 
 // TestMain makes the test binary the program itself when it is called like it, so that the demo's
-// daemons and their workers are real processes of the code under test. "serve-until STEP FILE" is a
-// daemon that ends itself with SIGKILL at a step.
+// daemons and their workers are real processes of the code under test. "serve-until FILE" is a daemon
+// that ends itself with SIGKILL at the steps that a test names meanwhile.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-test.") {
+		hsmtest.EndAtOnce()
 		os.Exit(m.Run())
 	}
-	err := newApp(os.Stdin, os.Stdout, os.Stderr).run(context.Background(), os.Args[1:])
-	if len(os.Args) == 4 && os.Args[1] == "serve-until" {
-		err = serveUntil(os.Args[2], os.Args[3])
+	var err error
+	if len(os.Args) == 3 && os.Args[1] == "serve-until" {
+		err = serveUntil(os.Args[2])
+	} else {
+		err = newApp(os.Stdin, os.Stdout, os.Stderr).run(context.Background(), os.Args[1:])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "keyferry:", err)
@@ -34,19 +40,63 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func serveUntil(step, path string) error {
+func serveUntil(path string) error {
 	cfg, err := readConfig(path)
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return serve(ctx, cfg, os.Stderr, func(s string) {
-		if s == step {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // nothing after it happens
+	return serve(ctx, cfg, os.Stderr, holdAt(path))
+}
+
+// holdAt stops what comes to the first of the steps in the file that stepsLeft reads, for good, and takes
+// the step out of the file. With the last one it kills the process: so one kill can find several commands
+// between two steps.
+func holdAt(conf string) func(string) {
+	var mu sync.Mutex
+	return func(step string) {
+		mu.Lock()
+		steps := stepsLeft(conf)
+		if len(steps) == 0 || steps[0] != step {
+			mu.Unlock()
+			return
 		}
-	})
+		if err := setSteps(conf, steps[1:]...); err != nil {
+			panic(err)
+		}
+		if len(steps) == 1 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		} else {
+			mu.Unlock()
+		}
+		select {} // nothing after it happens
+	}
+}
+
+// stepsLeft are the steps that a daemon started by "serve-until" has not come to yet.
+func stepsLeft(conf string) []string {
+	b, _ := os.ReadFile(conf + ".until") // no file: no steps
+	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' })
+}
+
+func setSteps(conf string, steps ...string) error {
+	next := conf + ".until.next"
+	if err := os.WriteFile(next, []byte(strings.Join(steps, "\n")), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, conf+".until")
+}
+
+// commandLine runs the command line, which speaks to a daemon, and returns what it printed. It needs no
+// process for that, which costs a test more than what the daemon does; badInput and the audit tests run it as one.
+func commandLine(socket, in string, args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	err := newApp(strings.NewReader(in), &out, &errs).run(context.Background(), append(slices.Clone(args), "--socket", socket))
+	if err != nil && errs.Len() > 0 {
+		err = fmt.Errorf("%w: %s", err, errs.String())
+	}
+	return out.String(), err
 }
 
 // A running demo, as other programs see it.
@@ -78,10 +128,9 @@ func startDemo(t testing.TB, dir string, base int, extra ...string) *testDemo {
 		d.interrupt(t)
 		if t.Failed() {
 			t.Logf("the demo said:\n%s", out.String())
-			for _, n := range d.Nodes {
-				log, _ := os.ReadFile(filepath.Join(dir, n.Name, "keyferry.log"))
-				t.Logf("the end of %s's log:\n%s", n.Name, log[max(0, len(log)-4000):])
-			}
+		}
+		for _, n := range d.Nodes {
+			showLog(t, n.Name, filepath.Join(dir, n.Name, "keyferry.log"))
 		}
 	})
 	deadline := time.After(2 * time.Minute)
@@ -131,6 +180,11 @@ func (d *testDemo) stop(t testing.TB) {
 
 // keyferry runs the command line against a node, and returns what it printed.
 func (d *testDemo) keyferry(i int, in string, args ...string) (string, error) {
+	return commandLine(d.Nodes[i].Socket, in, args...)
+}
+
+// process is keyferry in a process of its own, as people start it.
+func (d *testDemo) process(i int, in string, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.Command(os.Args[0], append(args, "--socket", d.Nodes[i].Socket)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &out, &errs

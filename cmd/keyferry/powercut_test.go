@@ -20,10 +20,6 @@ import (
 // by itself. The daemons live as long as all.
 func powerCut(all, t *testing.T, d *testDemo) {
 	hsmtest.Tool(t, "chromium")
-	syscall.Kill(d.Nodes[1].PID, syscall.SIGTERM) // the crashes before this left node2 down, where they ran
-	waitGone(t, d.Nodes[1].PID)
-	d.daemon(all, 1)
-	d.activate(t, 1)
 	people := custodians(t, d)
 	a, b, c := openBrowser(t, d.CAFile), openBrowser(t, d.CAFile), openBrowser(t, d.CAFile)
 	a.becomeCustodian(d.Nodes[0].WebConf, people["anna"])
@@ -37,6 +33,11 @@ func powerCut(all, t *testing.T, d *testDemo) {
 		return strings.Count(d.must(t, 0, "", "custodians", "needs"), "0 of 2") == demoNodes
 	})
 	d.must(t, 1, "passphrase of anna\nanother passphrase\n", "custodians", "change", "anna")
+	d.settle(t, "node1 knows of the other passphrase too", func() bool {
+		var puts []cluster.Entry
+		err := json.Unmarshal([]byte(d.must(t, 0, "", "audit", "-o", "json", "--act", "custodian.put")), &puts)
+		return err == nil && len(puts) == len(people)+1
+	})
 	if out := d.must(t, 0, "another passphrase\n", "slots", "contribute", "--as", "anna"); strings.Count(out, "waits") != demoNodes {
 		t.Errorf("the first custodian:\n%s", out)
 	}
@@ -142,12 +143,15 @@ func (b *tab) contribute(webconf string, p demoPerson) {
 	b.send("Open what can be opened")
 }
 
-// daemon starts a node's daemon in place of the demo's own.
-func (d *testDemo) daemon(all *testing.T, i int) {
-	p := startDaemon(all, "serve", "--config", filepath.Join(d.dir, d.Nodes[i].Name, "keyferry.toml"))
+// daemon starts a node's daemon in place of the demo's own, or of the one before.
+func (d *testDemo) daemon(all *testing.T, i int) *daemonProcess {
+	p := startDaemon(all, "serve-until", d.conf(i))
 	d.Nodes[i].PID = p.cmd.Process.Pid
 	d.own = append(d.own, p)
+	return p
 }
+
+func (d *testDemo) conf(i int) string { return filepath.Join(d.dir, d.Nodes[i].Name, "keyferry.toml") }
 
 // states are the states of each slot on the nodes in order, as node1 sees them.
 func (d *testDemo) states(t *testing.T) map[string]string {
