@@ -68,26 +68,24 @@ func (c *Custody) SetUp(ctx context.Context, actor cluster.Actor, passphrase []b
 	return err
 }
 
-// Change seals the acting account's custodian key under another passphrase.
-func (c *Custody) Change(ctx context.Context, actor cluster.Actor, old, passphrase []byte) error {
+// Change seals a custodian key under another passphrase: that of the actor, or of the account that somebody
+// at a node's console says to be, which the old passphrase proves. A wrong old one is in the audit trail.
+func (c *Custody) Change(ctx context.Context, actor cluster.Actor, account string, old, passphrase []byte) error {
 	defer clear(old)
 	defer clear(passphrase)
-	if err := c.person(actor); err != nil {
-		return err
-	}
 	if err := CheckPassphrase(passphrase); err != nil {
 		return err
 	}
-	id, seed, err := c.unlock(ctx, actor.Name, old)
+	keys, custodian, err := c.open(ctx, actor, account, old)
 	if err != nil {
 		return err
 	}
-	defer clear(seed)
-	sealed, err := c.sealKey(ctx, actor.Name, id, seed, passphrase)
+	defer clear(keys.seed)
+	sealed, err := c.sealKey(ctx, custodian.Name, keys.key, keys.seed, passphrase)
 	if err != nil {
 		return err
 	}
-	_, err = c.m.Cluster.Apply(ctx, &cluster.PutCustodian{Account: actor.Name, Key: id, Sealed: sealed}, actor)
+	_, err = c.m.Cluster.Apply(ctx, &cluster.PutCustodian{Account: custodian.Name, Key: keys.key, Sealed: sealed}, custodian)
 	return err
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -280,11 +281,22 @@ func TestSharedRefusals(t *testing.T) {
 		"short":        m.Custody.SetUp(ctx, as("berta"), []byte("short"), true),
 		"not UTF-8":    m.Custody.SetUp(ctx, as("berta"), []byte("a long passphrase \xff"), true),
 		"long":         m.Custody.SetUp(ctx, as("berta"), []byte(strings.Repeat("x", maxPassphrase+1)), true),
-		"wrong old":    m.Custody.Change(ctx, as("berta"), []byte("another passphrase"), []byte("a long passphrase")),
+		"another's":    m.Custody.Change(ctx, as("berta"), "anna", []byte(custodianPassphrase+"anna"), []byte("a long passphrase")),
+		"at a console": m.Custody.Change(ctx, console, "clara", []byte("another passphrase"), []byte("a long passphrase")),
+		"wrong old":    m.Custody.Change(ctx, as("berta"), "", []byte("another passphrase"), []byte("a long passphrase")),
 	} {
 		if err == nil || !IsRefusal(err) && !errors.Is(err, cluster.Denied) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	notes := map[string]int{}
+	for _, e := range m.State().Audit {
+		if e.Act == cluster.NoteShareRefused {
+			notes[e.Actor.String()+" "+e.Object+" "+e.Result]++
+		}
+	}
+	if want := map[string]int{"account/berta account/berta refused": 1, "console/root account/clara refused": 1}; !maps.Equal(notes, want) {
+		t.Errorf("wrong old passphrases are recorded as %v, want %v", notes, want)
 	}
 	if err := publish(2, "anna", "berta", "clara"); err != nil {
 		t.Fatal(err)

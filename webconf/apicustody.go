@@ -85,8 +85,8 @@ func apiCustodians(c *call) error {
 	return c.JSON(http.StatusOK, list)
 }
 
-// apiSetPassphrase makes an account a custodian, or changes its passphrase. The account's password proves
-// who it is: on the socket everybody is the console.
+// apiSetPassphrase makes an account a custodian, or changes its passphrase. On the socket everybody is the
+// console: the account's password, or its old passphrase, proves who it is.
 func apiSetPassphrase(c *call) error {
 	name, err := c.segment("name")
 	if err != nil {
@@ -105,7 +105,7 @@ func apiSetPassphrase(c *call) error {
 	defer clear(q.New)
 	ctx, actor := c.Request().Context(), cluster.Actor{Kind: cluster.ByAccount, Name: name}
 	if len(q.Old) > 0 {
-		err = c.m.Custody.Change(ctx, actor, q.Old, q.New)
+		err = c.m.Custody.Change(ctx, c.actor, name, q.Old, q.New)
 	} else {
 		if err := c.m.Accounts.Prove(ctx, name, string(q.Password), "the node's console"); err != nil {
 			return err

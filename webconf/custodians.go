@@ -229,7 +229,7 @@ func setPassphrase(c *call) error {
 		err = c.m.Custody.SetUp(ctx, c.actor, f.code("new"), true)
 		done = "You have a new custodian key. The shares that you had are given up: somebody has to make you a custodian again."
 	case has:
-		done, err = "Your custodian passphrase is changed.", c.m.Custody.Change(ctx, c.actor, f.code("old"), f.code("new"))
+		done, err = "Your custodian passphrase is changed.", c.m.Custody.Change(ctx, c.actor, "", f.code("old"), f.code("new"))
 	default:
 		err = c.m.Custody.SetUp(ctx, c.actor, f.code("new"), false)
 	}

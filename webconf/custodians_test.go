@@ -109,9 +109,23 @@ func TestCustodianAtTheConsole(t *testing.T) {
 	}
 	give("not the passphrase", http.StatusConflict)
 	give(testPassphrase, http.StatusAccepted)
+	change := func(old, passphrase string, status int) {
+		t.Helper()
+		s.ask(put, "/custodians/"+testAccount, map[string]any{"old": []byte(old), "new": []byte(passphrase)}, status, nil)
+	}
+	change("not the passphrase", "a new passphrase", http.StatusConflict)
+	change(testPassphrase, "a new passphrase", http.StatusOK)
+	change("a new passphrase", testPassphrase, http.StatusOK)
+	refused := 0
 	who := map[string]string{}
 	for _, e := range a.State().Audit {
 		who[e.Act] = e.Actor.String() + " " + e.Object + " " + e.Result
+		if e.Act == cluster.NoteShareRefused {
+			refused++
+		}
+	}
+	if refused != 2 {
+		t.Errorf("%d wrong passphrases are recorded, want 2", refused)
 	}
 	if e, ok := who[cluster.NoteLogin]; ok {
 		t.Errorf("a login is recorded, though nobody logged in: %s", e)
