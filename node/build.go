@@ -99,7 +99,7 @@ func (y *Sync) receiver(s *cluster.State, slot, name string) (syncpkg.ReceiverKe
 	case seat.Receiver == "":
 		return syncpkg.ReceiverKeys{}, "its slot has not been open yet, so it has no key to receive packages with; activate it there"
 	case !s.Trusts(name, y.m.Name()):
-		return syncpkg.ReceiverKeys{}, fmt.Sprintf("it does not trust %s", y.m.Name())
+		return syncpkg.ReceiverKeys{}, fmt.Sprintf("it does not trust %s: see the page Identity and trust", y.m.Name())
 	}
 	keys, err := syncpkg.VerifyReceiverKeys(seat.Receiver, y.memberKeys(y.now()), y.now())
 	if err != nil {

@@ -103,6 +103,9 @@ func slotCoverage(s *cluster.State, slot cluster.Slot, held map[string]cluster.I
 		c.Alone = len(c.Holders) == 1 && len(s.Nodes) > 1
 		for node := range s.Nodes {
 			p, why := presence(c, slot, node, held, names[node], answers[node])
+			if p == Missing && obstacleOf(c, held) == "" && !slices.ContainsFunc(c.Holders, func(h string) bool { return s.Trusts(node, h) }) {
+				why = fmt.Sprintf("%s takes no packages from %s: make that trust first, on the page Identity and trust", node, strings.Join(c.Holders, " or "))
+			}
 			c.Nodes[node] = p
 			if why != "" {
 				c.Reasons[node] = why

@@ -90,6 +90,7 @@ type importRun struct {
 	token   *hsm.Token
 	journal *journal
 	pr      *progress
+	judged  judged
 	begun   map[string]bool              // fingerprints that an interrupted run had begun
 	results map[string]syncpkg.KeyResult // by fingerprint
 }
@@ -252,7 +253,7 @@ func (r *importRun) batches(ctx context.Context, todo []int) error {
 	for left := len(todo); len(todo) > 0; {
 		batch := todo[:min(len(todo), hsm.MaxBatch)]
 		todo = todo[len(batch):]
-		if err := r.y.check(r.pkg.Head); err != nil { // trust that was removed meanwhile stops it here
+		if err := r.stillTrusted(); err != nil { // trust that was removed meanwhile stops it here
 			return err
 		}
 		if err := r.batch(ctx, imp, batch); err != nil {

@@ -114,12 +114,32 @@ func (y *Sync) madeUnder(h syncpkg.Header) error {
 		h.ID, made.UTC().Format(time.RFC3339), y.m.Name(), h.Source, e.Since.UTC().Format(time.RFC3339), h.Source)})
 }
 
-// check is what is asked of a package whenever it is looked at, and while its keys come in: that its source
-// is trusted now, by the key that signed it, and was when it was made.
+// check is what is asked of a package while its keys come in: that its source is trusted now, by the key that
+// signed it, and was when it was made.
 func (y *Sync) check(head *syncpkg.Head) error {
 	h := head.Header
 	if _, err := y.trustIn(y.now())(h.Cluster, h.Source, head.KeyID); err != nil {
 		return packageError(&syncpkg.Error{Kind: syncpkg.ErrUntrusted, Err: fmt.Errorf("package %s is from %s, which is not trusted here: %w", h.ID, h.Source, err)})
 	}
 	return y.madeUnder(h)
+}
+
+// judged is when and by which state a package was found good.
+type judged struct {
+	state *cluster.State
+	at    time.Time
+}
+
+// stillTrusted is check, before each batch of an import. As long as the state is the same one it is asked once a
+// second: it verifies two signatures on P-521, which takes milliseconds, and a small batch does not take many more.
+func (r *importRun) stillTrusted() error {
+	state, now := r.y.m.State(), r.y.now()
+	if state == r.judged.state && now.Sub(r.judged.at).Abs() < time.Second {
+		return nil
+	}
+	if err := r.y.check(r.pkg.Head); err != nil {
+		return err
+	}
+	r.judged = judged{state, now}
+	return nil
 }

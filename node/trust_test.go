@@ -199,6 +199,11 @@ func TestTrustDecides(t *testing.T) {
 		if _, err := a.Sync.Build(t.Context(), console, "demo", []string{"node2"}); !IsRefusal(err) || !strings.Contains(err.Error(), "does not trust node1") {
 			t.Errorf("build: %v", err)
 		}
+		for _, k := range a.Keys.Coverage() {
+			if why := k.Reasons["node2"]; k.Nodes["node2"] != Missing || !strings.Contains(why, "node2 takes no packages from node1") {
+				t.Errorf("coverage says of %s on node2: %s, %s", k.Key.Label, k.Nodes["node2"], why)
+			}
+		}
 	})
 	t.Run("made again", func(t *testing.T) {
 		setTrust(t, members, "node2", "node1", true)
