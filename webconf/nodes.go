@@ -27,6 +27,8 @@ type clusterView struct {
 	Invitation  *node.Invitation // just made, and shown once
 	Waits       string           // for whose approval it waits
 	OwnerEnds   time.Time
+	Entering    []string // nodes that were let in a moment ago
+	Watching    bool     // the page loads itself again, and has no forms that this would empty
 }
 
 // Tolerates is how many voters may fail before nothing can be changed.
@@ -50,7 +52,8 @@ type nodeRow struct {
 	Ends     time.Time // of the identity certificate
 	Active   int
 	Slots    int
-	HasOwner bool // the owner key is on its admin token
+	HasOwner bool   // the owner key is on its admin token
+	Entry    string // how far it is, where it is no full member yet
 }
 
 // An inviteRow is a one-time code that has not been used.
@@ -63,19 +66,32 @@ func clusterPage(c *call) error {
 	return showCluster(c, newForm("invite", map[string]string{"hours": "1"}), nil)
 }
 
+// entryTime is how long a new node may take until something is wrong: its HSM makes keys first, and a slow
+// one takes a minute.
+const entryTime = 10 * time.Minute
+
 func showCluster(c *call, f *form, made *node.Invitation, waits ...string) error {
 	v := newClusterView(c.look())
 	v.Fingerprint, _ = c.m.Fingerprint() // without one there is no console
 	v.Waits = strings.Join(waits, " ")
 	v.Invitation, v.OwnerEnds = made, c.look().OwnerEnds
-	return c.show(page{Name: "cluster", Title: "Cluster " + v.Name, Nav: "/cluster", Form: f, Data: v})
+	p := page{Name: "cluster", Title: "Cluster " + v.Name, Nav: "/cluster", Form: f}
+	if v.Watching = len(v.Entering) > 0 && c.Request().Method == get && c.QueryParam("still") == ""; v.Watching {
+		p.Refresh = 3
+	}
+	p.Data = v
+	return c.show(p)
 }
 
 func newClusterView(s *situation) clusterView {
 	v := clusterView{Node: s.Node, Name: s.State.Cluster.Name, Created: s.State.Cluster.Created, Quorum: s.Status.Quorum,
 		Voters: len(s.Status.Voters), Needed: len(s.Status.Voters)/2 + 1, Ends: s.CertificateEnds}
 	for _, name := range s.names() {
-		v.Nodes = append(v.Nodes, newNodeRow(s, s.State.Nodes[name]))
+		r := newNodeRow(s, s.State.Nodes[name])
+		v.Nodes = append(v.Nodes, r)
+		if r.Status != cluster.Connected && s.Now.Sub(r.Joined) < entryTime {
+			v.Entering = append(v.Entering, name)
+		}
 	}
 	for _, hash := range slices.Sorted(maps.Keys(s.State.Invites)) {
 		if i := s.State.Invites[hash]; i.Used == "" && s.Now.Before(i.Expires) {
@@ -88,9 +104,24 @@ func newClusterView(s *situation) clusterView {
 	return v
 }
 
+// entryWords says what a node that is no full member yet waits for, and what to do when it waits too long.
+func entryWords(n cluster.Node, now time.Time) string {
+	long := now.Sub(n.Joined) >= entryTime
+	switch {
+	case n.Status == cluster.Connected:
+		return ""
+	case n.Status == cluster.Connecting && !long:
+		return "It fetches what the cluster knows."
+	case !long:
+		return "It was let in, and is to report within some seconds."
+	}
+	return fmt.Sprintf("Let in %s, and never complete since. See whether its daemon runs and reaches the addresses for nodes here. If it was interrupted, join there once more with the same code, while that is good. "+
+		"Otherwise remove it here, clear its data directory, and invite it anew.", relative(n.Joined, now))
+}
+
 func newNodeRow(s *situation, n cluster.Node) nodeRow {
 	seen := s.Seen[n.Name]
-	r := nodeRow{Node: n, Here: n.Name == s.Node, Mark: memberMark(n, seen), Seen: seen, HasOwner: seen.Health.HoldsOwner, Ends: s.IdentityEnds[n.Name]}
+	r := nodeRow{Node: n, Here: n.Name == s.Node, Mark: memberMark(n, seen), Seen: seen, HasOwner: seen.Health.HoldsOwner, Entry: entryWords(n, s.Now), Ends: s.IdentityEnds[n.Name]}
 	switch {
 	case s.Status.Leader == n.Name:
 		r.Role = "Leader"

@@ -1,10 +1,17 @@
 package webconf
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/identity"
 )
 
 // TestRemoveNode takes a node out of a real cluster, with the name typed, and after others have approved it.
@@ -42,5 +49,73 @@ func TestRemoveNode(t *testing.T) {
 	}
 	if r := alice.get("/cluster"); r.status != http.StatusOK {
 		t.Errorf("the page of a cluster of one: %d", r.status)
+	}
+}
+
+// TestEnteringNodes: the Cluster page follows a node that is entering, and says what to do when it does not
+// arrive.
+func TestEnteringNodes(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		status   cluster.NodeStatus
+		ago      time.Duration
+		want     string
+		entering bool
+	}{
+		{cluster.Initializing, time.Second, "is to report within some seconds", true},
+		{cluster.Connecting, time.Minute, "fetches what the cluster knows", true},
+		{cluster.Initializing, time.Hour, "join there once more with the same code", false},
+		{cluster.Connecting, 11 * time.Minute, "Otherwise remove it here", false},
+		{cluster.Connected, time.Second, "", false},
+	} {
+		v := plainSituation(2, 0, 0)
+		n := v.State.Nodes["node2"]
+		n.Status, n.Joined = c.status, now.Add(-c.ago)
+		v.State.Nodes["node2"], v.Now = n, now
+		view := newClusterView(v)
+		if got := view.Nodes[1].Entry; (len(view.Entering) == 1) != c.entering || !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
+			t.Errorf("%s for %s: %q, entering %v", c.status, c.ago, got, view.Entering)
+		}
+	}
+	a := newCluster(t, 1)[0]
+	a.administrator(t)
+	b := a.loggedIn(t)
+	inv, err := a.Invite(t.Context(), root, "node2", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := cluster.HashCode(inv.Code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := identity.Start("node2", nil, key, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pic, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := a.State().Nodes["node1"]
+	self.Name, self.Identity, self.Key, self.Serial, self.PeerAddress = "node2", der, cluster.KeyHash(pic), "other", "127.0.0.1:1"
+	if _, err := a.Cluster.Apply(t.Context(), &cluster.AdmitNode{Invite: hash, Node: self}, cluster.Actor{Kind: cluster.ByNode, Name: "node1"}); err != nil {
+		t.Fatal(err)
+	}
+	r := b.get("/cluster")
+	r.wants(t, http.StatusOK, "node2 is just entering the cluster", "Initializing")
+	if !strings.Contains(r.body, `http-equiv="refresh"`) || strings.Contains(r.body, `id="invite-node"`) {
+		t.Error("the page does not look again, or would empty a field")
+	}
+	r = b.get("/cluster?still=1")
+	r.wants(t, http.StatusOK, "Look again by itself", "Add a node")
+	if strings.Contains(r.body, `http-equiv="refresh"`) {
+		t.Error("the page looks again where somebody may be typing")
+	}
+	if r := b.post("/cluster/invitations", "node", "node3", "hours", "1"); strings.Contains(r.body, `http-equiv="refresh"`) {
+		t.Error("the page that shows a code goes away by itself")
 	}
 }

@@ -100,6 +100,7 @@ func plainPages(v *situation, text string) []page {
 	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now, Seconds: 3600}, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Seconds: 5400}} {
 		c := newClusterView(v)
 		c.Invitation, c.Fingerprint = made, "AA:BB:CC"
+		c.Entering, c.Watching = []string{text}, made == nil
 		list = append(list, page{Name: "cluster", Title: "Cluster", Nav: "/cluster", Form: failed("invite", text), Data: c})
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.State.Apps)) {

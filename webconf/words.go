@@ -239,7 +239,7 @@ func abilityMark(ok bool) mark {
 func memberMark(n cluster.Node, seen node.Seen) mark {
 	switch {
 	case n.Status == cluster.Initializing:
-		return mark{"warn", "wait", "Admitted, not heard of yet"}
+		return mark{"warn", "wait", "Initializing"}
 	case n.Status == cluster.Connecting:
 		return mark{"warn", "wait", "Connecting"}
 	case !seen.Answers:
