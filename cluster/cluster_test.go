@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -131,6 +132,41 @@ func TestNotStarted(t *testing.T) {
 		w.stop("node1")
 		_, err = m.Apply(t.Context(), putApp("x"), anna)
 		wantCode(t, err, NoLeader)
+	})
+}
+
+// Several entries at once make the same State as one after the other, each has its own answer, and the mark
+// is at the last, whatever that is.
+func TestBatch(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		c, err := Open(Config{Dir: w.dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		steps := append(founding(), step{"node1", anna, &RemoveAccount{Name: "nobody"}}, step{"node1", anna, putApp("shop")})
+		var batch []*raft.Log
+		for i, st := range steps {
+			b, err := encodeEntry(st.cmd, Meta{Time: epoch, Node: st.node, Actor: st.actor})
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch = append(batch, &raft.Log{Index: uint64(i + 1), Term: 3, Data: b})
+		}
+		batch = append(batch, &raft.Log{Index: 5, Term: 3, Type: raft.LogConfiguration, Data: []byte("not a command")})
+		answers := (*fsm)(c).ApplyBatch(batch)
+		for i, a := range answers {
+			if refused, ok := a.(error); ok != (i == 2) || ok && !errors.Is(refused, NotFound) {
+				t.Errorf("entry %d is answered by %v", i+1, a)
+			}
+		}
+		s := c.State()
+		if _, ok := s.Apps["shop"]; len(answers) != len(batch) || s.Index != 4 || len(s.Accounts) != 1 || !ok {
+			t.Errorf("%d answers, and the state %+v", len(answers), s)
+		}
+		if index, term, err := c.mark.read(); index != 5 || term != 3 || err != nil {
+			t.Errorf("the mark is at %d of term %d, %v", index, term, err)
+		}
 	})
 }
 

@@ -7,27 +7,40 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// fsm is a Cluster as Raft sees it. Raft calls Apply, Snapshot and Restore from one goroutine.
+// fsm is a Cluster as Raft sees it. Raft calls ApplyBatch, Snapshot and Restore from one goroutine.
 type fsm Cluster
 
-// Apply makes the next State. It returns the *Error of a refused command, or nil.
-func (f *fsm) Apply(l *raft.Log) any {
+var _ raft.BatchingFSM = (*fsm)(nil)
+
+// Apply implements raft.FSM; Raft calls ApplyBatch instead.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch makes the State after several entries. Its answers are the *Error of a refused command, or
+// nil. The mark is moved once for all of them: after the log itself, flushing it is what an entry costs most.
+func (f *fsm) ApplyBatch(batch []*raft.Log) []any {
 	c := (*Cluster)(f)
 	before := c.State()
-	refused, broken := c.apply(l)
-	if broken != nil {
-		// Going on without the entry would make this replica differ from the others for good.
-		panic(fmt.Sprintf("cluster: log entry %d: %v", l.Index, broken))
+	answers := make([]any, len(batch))
+	for i, l := range batch {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		refused, broken := c.apply(l)
+		if broken != nil {
+			// Going on without the entry would make this replica differ from the others for good.
+			panic(fmt.Sprintf("cluster: log entry %d: %v", l.Index, broken))
+		}
+		if refused != nil {
+			answers[i] = refused
+		}
 	}
+	last := batch[len(batch)-1]
 	// What is worth a line of the audit trail is worth a flush.
 	flush := lastSeq(c.State()) != lastSeq(before) && !c.cfg.noSync
-	if err := c.mark.write(l.Index, l.Term, flush); err != nil {
+	if err := c.mark.write(last.Index, last.Term, flush); err != nil {
 		c.log.Warn("after a restart this node may know less than now, until it finds a leader", "error", err)
 	}
-	if refused != nil {
-		return refused
-	}
-	return nil
+	return answers
 }
 
 func lastSeq(s *State) uint64 {
