@@ -128,23 +128,39 @@ func TestCodeChangedByOthers(t *testing.T) {
 	}
 }
 
-// TestFreshLogin changes the code while the child runs with the token closed: a module that is not
-// initialized anew would refuse the right code.
+// TestFreshLogin changes codes while the child runs with the tokens closed: a module that is not initialized
+// anew would refuse the right code. One restart is enough for all codes that were entered at once.
 func TestFreshLogin(t *testing.T) {
 	cfg := hsmtest.SoftHSM(t, t.TempDir())
 	m := hsmtest.Start(t, cfg)
-	tok := hsmtest.NewToken(t, m, "fresh")
-	if err := tok.Logout(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	tokens := []*hsm.Token{hsmtest.NewToken(t, m, "one"), hsmtest.NewToken(t, m, "two"), hsmtest.NewToken(t, m, "three")}
 	other := cfg
 	other.Lock = ""
-	if err := hsmtest.Start(t, other).Token(tok.Serial).SetCode(t.Context(), []byte(hsmtest.Code), []byte("changed code")); err != nil {
+	beside := hsmtest.Start(t, other)
+	for _, tok := range tokens {
+		if err := tok.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := beside.Token(tok.Serial).SetCode(t.Context(), []byte(hsmtest.Code), []byte("changed code")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entered, before := time.Now(), m.PID()
+	var children []int
+	for _, tok := range tokens {
+		if err := tok.LoginSince(t.Context(), []byte("changed code"), entered); err != nil {
+			t.Error(err)
+		}
+		children = append(children, m.PID())
+	}
+	if children[0] == before || children[1] != children[0] || children[2] != children[0] {
+		t.Errorf("the child was %d before, and %d when each token was open", before, children)
+	}
+	if err := tokens[0].Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(1100 * time.Millisecond) // a child younger than a second counts as fresh
-	if err := tok.Login(t.Context(), []byte("changed code"), true); err != nil {
-		t.Error(err)
+	if err := tokens[0].Login(t.Context(), []byte("changed code"), false); err != nil || m.PID() != children[0] {
+		t.Errorf("without any need: child %d, %v", m.PID(), err)
 	}
 }
 

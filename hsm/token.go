@@ -57,6 +57,19 @@ func (t *Token) name() string { return "token " + t.Serial }
 // With fresh, the child is restarted first where the module sees codes that another program changed
 // only then; otherwise such a module refuses the right code or takes an old one.
 func (t *Token) Login(ctx context.Context, code []byte, fresh bool) error {
+	if fresh {
+		return t.LoginSince(ctx, code, time.Now().Add(-Recent))
+	}
+	return t.LoginSince(ctx, code, time.Time{})
+}
+
+// Recent is how young a child is that need not be restarted: nobody changes a code with another program and
+// enters it here within that.
+const Recent = time.Second
+
+// LoginSince is Login with a code that was entered at a time: only a child that has run since before that is
+// restarted. So many tokens that are opened at once cost one restart. The zero time is no reason for one.
+func (t *Token) LoginSince(ctx context.Context, code []byte, entered time.Time) error {
 	if err := checkCode(t.name(), code); err != nil {
 		return err
 	}
@@ -66,10 +79,8 @@ func (t *Token) Login(ctx context.Context, code []byte, fresh bool) error {
 		}
 		return &Error{Code: WrongCode, Object: t.name(), Detail: "it is open already, with another code"}
 	}
-	if fresh {
-		if err := t.module.refresh(ctx); err != nil {
-			return err
-		}
+	if err := t.module.refresh(ctx, entered); err != nil {
+		return err
 	}
 	sent := append([]byte(nil), code...)
 	_, err := once[Empty](ctx, t.module, OpLogin, CodeArgs{t.Serial, sent}, codeDeadline)
@@ -139,7 +150,7 @@ func (t *Token) SetCode(ctx context.Context, old, code []byte) error {
 		}
 	}
 	_, held := t.module.holds(t.Serial, old)
-	if err := t.module.refresh(ctx); err != nil {
+	if err := t.module.refresh(ctx, time.Now().Add(-Recent)); err != nil {
 		return err
 	}
 	if still, _ := t.Holds(old); held && !still { // the new child has tried it
@@ -162,11 +173,11 @@ func checkCode(object string, code []byte) error {
 	return nil
 }
 
-// refresh restarts a child that has run for a while, so that it sees what other programs changed in
+// refresh restarts a child that has run since before a time, so that it sees what other programs changed in
 // tokens and codes.
-func (m *Module) refresh(ctx context.Context) error {
+func (m *Module) refresh(ctx context.Context, since time.Time) error {
 	m.mu.Lock()
-	young := m.up != nil && time.Since(m.up.began) < time.Second
+	young := since.IsZero() || m.up != nil && m.up.began.After(since)
 	m.mu.Unlock()
 	if young {
 		return nil

@@ -13,8 +13,16 @@ import (
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
-// Activate opens a slot of this node with a code that somebody entered. It works without a quorum.
+// Activate opens a slot of this node with a code that somebody enters now. It works without a quorum.
 func (s *Slots) Activate(ctx context.Context, actor cluster.Actor, label string, code []byte) error {
+	return s.activateSince(ctx, actor, label, code, justNow())
+}
+
+// justNow is when a code was entered that has just come.
+func justNow() time.Time { return time.Now().Add(-hsm.Recent) }
+
+// activateSince is Activate with a code that was entered at a time, for many slots perhaps.
+func (s *Slots) activateSince(ctx context.Context, actor cluster.Actor, label string, code []byte, entered time.Time) error {
 	defer clear(code)
 	t, unlock, err := s.lock(label)
 	if err != nil {
@@ -37,7 +45,7 @@ func (s *Slots) Activate(ctx context.Context, actor cluster.Actor, label string,
 		return refuse("enter the authentication code of slot %q", label)
 	}
 	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
-		if err := s.login(ctx, t, code, actor.String(), true); err != nil {
+		if err := s.login(ctx, t, code, actor.String(), entered); err != nil {
 			return err
 		}
 		return s.settleTyped(t, code)
@@ -92,9 +100,9 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 	})
 }
 
-// login opens a token with a code, once, and makes it ready to receive packages. The caller holds
-// t.changing.
-func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, fresh bool) error {
+// login opens a token with a code, once, and makes it ready to receive packages. entered is when people
+// entered the code, zero where nobody did. The caller holds t.changing.
+func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, entered time.Time) error {
 	s.mu.Lock()
 	rec := t.rec
 	s.mu.Unlock()
@@ -103,7 +111,7 @@ func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, fres
 		return err
 	}
 	token := mod.Token(rec.Serial)
-	if err := token.Login(ctx, code, fresh); err != nil {
+	if err := token.LoginSince(ctx, code, entered); err != nil {
 		err = codeError(rec.Slot, err)
 		s.set(t, cluster.Down, line(err.Error()), false, "")
 		return err

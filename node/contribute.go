@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 )
@@ -240,6 +241,7 @@ func readShares(secret []byte) ([]givenShare, error) {
 
 // accept takes a custodian's shares, and does what enough of them have come for.
 func (c *Custody) accept(ctx context.Context, actor cluster.Actor, given []givenShare) []Opening {
+	entered := justNow()
 	var list []Opening
 	var touched []needKey
 	needs := map[needKey]ShareNeed{}
@@ -264,7 +266,7 @@ func (c *Custody) accept(ctx context.Context, actor cluster.Actor, given []given
 	slices.SortFunc(touched, func(a, b needKey) int { return turnOf(a) - turnOf(b) })
 	for _, k := range touched {
 		if !bad[k] {
-			o := c.advance(ctx, actor, needs[k])
+			o := c.advance(ctx, actor, needs[k], entered)
 			if again[k] && o.Result == Waits {
 				o.Detail = "you had given your share already, and one person counts once; " + o.Detail
 			}
@@ -323,7 +325,7 @@ func purposeWord(purpose string) string {
 }
 
 // advance does what a need is for, once enough custodians have come.
-func (c *Custody) advance(ctx context.Context, actor cluster.Actor, n ShareNeed) Opening {
+func (c *Custody) advance(ctx context.Context, actor cluster.Actor, n ShareNeed, entered time.Time) Opening {
 	o := Opening{Slot: n.Slot, Node: c.m.Name(), Result: Waits}
 	s := c.m.State()
 	slot := s.Slots[n.Slot]
@@ -361,7 +363,7 @@ func (c *Custody) advance(ctx context.Context, actor cluster.Actor, n ShareNeed)
 		}
 	}()
 	if err == nil {
-		o.Result, o.Detail, err = c.carryOut(ctx, actor, n, secrets)
+		o.Result, o.Detail, err = c.carryOut(ctx, actor, n, secrets, entered)
 	}
 	if err != nil {
 		o.Result, o.Detail = NotOpened, line(err.Error())

@@ -31,6 +31,7 @@ type handover struct {
 	From    string        `json:"from"`
 	To      string        `json:"to"`
 	Slot    string        `json:"slot,omitempty"` // of a code
+	Age     time.Duration `json:"age,omitempty"`  // of a code: how long ago it was entered; clocks may differ
 	Actor   cluster.Actor `json:"actor"`
 	Nonce   []byte        `json:"nonce"`
 	Expires time.Time     `json:"expires"`
@@ -214,7 +215,7 @@ func (h handover) check(clusterID, from, to, kind string, now time.Time) error {
 	switch {
 	case h.Kind != kind, h.Cluster != clusterID, h.To != to, from == "", h.From != from:
 		return refuse("the handover is for another node, cluster or purpose")
-	case len(h.Nonce) != 16, len(h.Sealed) == 0, len(h.Slot) > 64:
+	case len(h.Nonce) != 16, len(h.Sealed) == 0, len(h.Slot) > 64, h.Age < 0, h.Age > handoverLife:
 		return refuse("the handover is not well-formed")
 	case now.After(h.Expires.Add(handoverSkew)):
 		return refuse("the handover has expired; are the clocks of the nodes right?")

@@ -63,7 +63,7 @@ func codesEverywhere(t *testing.T, members []*Member) {
 func handedOver(t *testing.T, members []*Member) {
 	t.Helper()
 	a, b, c := members[0], members[1], members[2]
-	h, err := a.sealHandover(handover{Kind: handCode, To: "node2", Slot: "hand", Actor: console}, []byte("a secret"))
+	h, err := a.sealHandover(handover{Kind: handCode, To: "node2", Slot: "hand", Actor: console, Age: time.Minute}, []byte("a secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +89,9 @@ func handedOver(t *testing.T, members []*Member) {
 		"by a node":          try(b, "node1", handCode, func(h *handover) { h.Actor = a.self() }),
 		"another cluster":    try(b, "node1", handCode, func(h *handover) { h.Cluster = "c9" }),
 		"another nonce":      try(b, "node1", handCode, func(h *handover) { h.Nonce = make([]byte, 16) }),
+		"younger":            try(b, "node1", handCode, func(h *handover) { h.Age = time.Second }),
+		"from the future":    try(b, "node1", handCode, func(h *handover) { h.Age = -1 }),
+		"very old":           try(b, "node1", handCode, func(h *handover) { h.Age = handoverLife + 1 }),
 		"a short nonce":      try(b, "node1", handCode, func(h *handover) { h.Nonce = h.Nonce[:4] }),
 		"later":              try(b, "node1", handCode, func(h *handover) { h.Expires = h.Expires.Add(time.Minute) }),
 		"good for too long":  try(b, "node1", handCode, func(h *handover) { h.Expires = h.Expires.Add(time.Hour) }),
@@ -118,7 +121,7 @@ func FuzzHandover(f *testing.F) {
 		if json.Unmarshal(b, &h) != nil || h.check("c1", "node1", "node2", handCode, now) != nil {
 			return
 		}
-		if len(h.Nonce) != 16 || h.Actor.Kind == cluster.ByNode || h.Expires.Sub(now) > handoverLife+handoverSkew {
+		if len(h.Nonce) != 16 || h.Actor.Kind == cluster.ByNode || h.Age < 0 || h.Age > handoverLife || h.Expires.Sub(now) > handoverLife+handoverSkew {
 			t.Errorf("taken: %+v", h)
 		}
 		one, err := h.info()

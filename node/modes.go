@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"github.com/keyferry/keyferry/cluster"
 )
@@ -130,7 +131,7 @@ func (s *Slots) toGenerated(ctx context.Context, t *seat, old []byte) error {
 	open := t.open
 	s.mu.Unlock()
 	if !open {
-		if err := s.login(ctx, t, code, s.m.self().String(), false); err != nil {
+		if err := s.login(ctx, t, code, s.m.self().String(), time.Time{}); err != nil {
 			return err
 		}
 	}

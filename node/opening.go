@@ -82,6 +82,7 @@ func (c *Custody) Activate(ctx context.Context, actor cluster.Actor, a Activatio
 	if len(targets) == 0 && keys == nil {
 		return nil, refuse("enter a code, or your custodian passphrase")
 	}
+	entered := justNow()
 	return c.m.Jobs.start("activate", "cluster/"+line(c.m.Identity.ClusterName()), actor, func(ctx context.Context, pr *progress) error {
 		defer wipe()
 		r := &openings{pr: pr, total: len(targets)}
@@ -92,7 +93,7 @@ func (c *Custody) Activate(ctx context.Context, actor cluster.Actor, a Activatio
 			work.Go(func() {
 				turn <- struct{}{}
 				defer func() { <-turn }()
-				r.add(c.openOne(ctx, actor, t))
+				r.add(c.openOne(ctx, actor, t, entered))
 			})
 		}
 		if keys != nil {
@@ -154,20 +155,21 @@ func (c *Custody) closed(s *cluster.State, label, node string) bool {
 }
 
 // openOne gives one token its code, here or on the other node.
-func (c *Custody) openOne(ctx context.Context, actor cluster.Actor, t CodeFor) Opening {
+func (c *Custody) openOne(ctx context.Context, actor cluster.Actor, t CodeFor, entered time.Time) Opening {
 	ctx, cancel := context.WithTimeout(ctx, openPatience)
 	defer cancel()
 	o := Opening{Slot: t.Slot, Node: t.Node}
 	var err error
 	switch {
 	case t.Node == c.m.Name():
-		err = c.m.Slots.Activate(ctx, actor, t.Slot, bytes.Clone(t.Code))
+		err = c.m.Slots.activateSince(ctx, actor, t.Slot, bytes.Clone(t.Code), entered)
 	case !c.m.Peers.Seen(t.Node).Answers:
 		o.Result, o.Detail = Unreachable, "it does not answer; nothing was sent to it"
 		return o
 	default:
 		var a peerAnswer
-		if err = c.m.hand(ctx, activatePath, handover{Kind: handCode, To: t.Node, Slot: t.Slot, Actor: actor}, t.Code, &a); err == nil {
+		h := handover{Kind: handCode, To: t.Node, Slot: t.Slot, Actor: actor, Age: min(time.Since(entered), handoverLife)}
+		if err = c.m.hand(ctx, activatePath, h, t.Code, &a); err == nil {
 			err = a.err()
 		}
 	}
@@ -242,7 +244,7 @@ func (p *Peers) serveActivate(w http.ResponseWriter, r *http.Request) {
 		// The login goes on when the other node hangs up: a token that was asked has an answer.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), openPatience)
 		defer cancel()
-		err = p.m.Slots.Activate(ctx, h.Actor, h.Slot, code)
+		err = p.m.Slots.activateSince(ctx, h.Actor, h.Slot, code, time.Now().Add(-h.Age))
 	}
 	if err != nil && errors.Is(err, errAdminClosed) {
 		err = refusal{err}

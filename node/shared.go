@@ -10,11 +10,12 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 )
 
-// carryOut does what a need is for, with the secrets of its splits. They are wiped by the caller.
-func (c *Custody) carryOut(ctx context.Context, actor cluster.Actor, n ShareNeed, secrets map[string][]byte) (result, detail string, err error) {
+// carryOut does what a need is for, with the secrets of its splits, of which the last share was entered at a
+// time. They are wiped by the caller.
+func (c *Custody) carryOut(ctx context.Context, actor cluster.Actor, n ShareNeed, secrets map[string][]byte, entered time.Time) (result, detail string, err error) {
 	switch n.Purpose {
 	case ForOpening:
-		return Opened, "", c.m.Slots.openShared(ctx, actor, n, secrets)
+		return Opened, "", c.m.Slots.openShared(ctx, actor, n, secrets, entered)
 	case ForSwitching:
 		return Changed, "the token has the code of the newest custodians now", c.m.Slots.switchShared(ctx, actor, n, secrets)
 	case ForReplacing:
@@ -32,7 +33,7 @@ func (s *Slots) derived(rec seatRecord, p cluster.Split, secret []byte) ([]byte,
 
 // openShared opens a slot whose code its custodians have rebuilt. After a crash while the token got
 // another code there are two, the newer first; each is tried once.
-func (s *Slots) openShared(ctx context.Context, actor cluster.Actor, n ShareNeed, secrets map[string][]byte) error {
+func (s *Slots) openShared(ctx context.Context, actor cluster.Actor, n ShareNeed, secrets map[string][]byte, entered time.Time) error {
 	t, unlock, err := s.lock(n.Slot)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (s *Slots) openShared(ctx context.Context, actor cluster.Actor, n ShareNeed
 			if err != nil {
 				return err
 			}
-			err = s.login(ctx, t, code, actor.String(), true)
+			err = s.login(ctx, t, code, actor.String(), entered)
 			clear(code)
 			if err == nil {
 				return s.settleShared(t, p.Generation)
@@ -159,7 +160,7 @@ func (s *Slots) toShared(ctx context.Context, t *seat, p cluster.Split, old, cod
 	open := t.open
 	s.mu.Unlock()
 	if !open {
-		if err := s.login(ctx, t, code, s.m.self().String(), false); err != nil {
+		if err := s.login(ctx, t, code, s.m.self().String(), time.Time{}); err != nil {
 			return err
 		}
 	}
@@ -199,7 +200,7 @@ func (s *Slots) Prepare(ctx context.Context, actor cluster.Actor, label string, 
 		if held, same := mod.Token(rec.Serial).Holds(code); held && !same {
 			return refuse("that is not the code with which slot %q is open; the token was not asked", label)
 		} else if !held {
-			if err := s.login(ctx, t, code, actor.String(), true); err != nil {
+			if err := s.login(ctx, t, code, actor.String(), justNow()); err != nil {
 				return err
 			}
 		}

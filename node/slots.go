@@ -357,7 +357,7 @@ func (s *Slots) begin(ctx context.Context, mod *hsm.Module, rec seatRecord, code
 	s.m.node.cfg.Fault("slot: stored")
 	t.changing.Lock()
 	defer t.changing.Unlock()
-	if err := s.login(ctx, t, code, rec.By.String(), false); err != nil {
+	if err := s.login(ctx, t, code, rec.By.String(), time.Time{}); err != nil {
 		return err
 	}
 	return s.tell(ctx, t)

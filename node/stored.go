@@ -73,7 +73,7 @@ func (s *Slots) openStored(ctx context.Context, t *seat) {
 		}
 		code, err := s.unsealCode(&rec, sealed)
 		if err == nil {
-			err = s.login(ctx, t, code, s.m.self().String(), false)
+			err = s.login(ctx, t, code, s.m.self().String(), time.Time{})
 			clear(code)
 		}
 		switch {
