@@ -193,3 +193,9 @@ func (d *Device) sweep(ctx context.Context, o hsm.PublicObjects, role string, ol
 	}
 	return nil
 }
+
+// Keep puts the certificates of a node beside its keys, so that its admin token tells who it is without the node's
+// daemon. Those that are there are left alone.
+func Keep(ctx context.Context, token *hsm.Token, poc, pic *x509.Certificate) error {
+	return token.StoreCertificates(ctx, []hsm.Certificate{{ID: []byte(OwnerID), Label: OwnerID, DER: poc.Raw}, {ID: []byte(IdentityID), Label: IdentityID, DER: pic.Raw}})
+}

@@ -226,6 +226,9 @@ func (id *Identity) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := identity.Keep(ctx, admin, id.poc, id.pic); err != nil { // the node's store has them
+		id.node.log.Warn("the certificates are not on the admin token", "error", err)
+	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.admin, id.pik, id.pok, id.seal = admin, pik, pok, seal

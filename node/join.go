@@ -200,7 +200,8 @@ func (m *Member) Invite(ctx context.Context, actor cluster.Actor, node string, l
 	if applied != nil {
 		err = applied
 	}
-	return Invitation{Code: code, Fingerprint: f, Address: m.node.cfg.PeerAddress, Node: node, Expires: m.State().Invites[hash].Expires, Seconds: cmd.Seconds}, err
+	return Invitation{Code: code, Fingerprint: f, Address: m.node.cfg.PeerAddress, Node: node, Expires: m.State().Invites[hash].Expires, Seconds: cmd.Seconds,
+		Certified: !m.Identity.HoldsOwner() && m.Peers.ownerHolder() == ""}, err
 }
 
 // Invitation is what the administrator of a new node needs.
@@ -211,6 +212,17 @@ type Invitation struct {
 	Node        string    `json:"node,omitempty"`
 	Expires     time.Time `json:"expires,omitzero"` // not known while others have to approve it
 	Seconds     int       `json:"seconds"`          // from the approval on, where it takes one
+	// Certified says that the new node brings its certificate: no node with the owner key answers.
+	Certified bool `json:"certified,omitempty"`
+}
+
+// Command is what the administrator of the new node runs.
+func (i Invitation) Command() string {
+	c := "keyferry join --address " + i.Address + " --fingerprint " + i.Fingerprint
+	if i.Certified {
+		c += " --owner owner.crt --identity SERIAL.crt"
+	}
+	return c
 }
 
 // Fingerprint is that of the node's TLS certificate.

@@ -97,7 +97,7 @@ func plainPages(v *situation, text string) []page {
 	list = append(list, auditEntryPages(v, text)...)
 	list = append(list, peoplePages(v, text)...)
 	list = append(list, approvalPages(v, text)...)
-	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now, Seconds: 3600}, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Seconds: 5400}} {
+	for _, made := range []*node.Invitation{nil, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Expires: v.Now, Seconds: 3600}, {Code: "AAAA-BBBB", Fingerprint: "AA:BB", Address: "node1:1", Node: "node4", Seconds: 5400, Certified: true}} {
 		c := newClusterView(v)
 		c.Invitation, c.Fingerprint = made, "AA:BB:CC"
 		c.Entering, c.Watching = []string{text}, made == nil

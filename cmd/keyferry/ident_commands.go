@@ -94,6 +94,7 @@ everybody, and what the cluster knows.`,
 // list shows the devices of the module, or else the nodes of the cluster. With no device there is still the store.
 func (t *identTool) list(ctx context.Context, args []string) (l identListing, err error) {
 	which := append(args, "all")[0]
+	l.Devices = []identity.View{}
 	if t.module == nil {
 		if l, err = t.clusterList(ctx, which); err != nil {
 			return l, err

@@ -275,7 +275,10 @@ func (a *app) clusterCommand() *cobra.Command {
 				return err
 			}
 			err = a.print(i, func(row func(...any)) {
-				row("On the new node run", "keyferry join --address "+i.Address+" --fingerprint "+i.Fingerprint)
+				row("On the new node run", i.Command())
+				if i.Certified {
+					row("Before that", "keyferry ident gen-csr on it, and the owner's signature: no node with the owner key answers")
+				}
 				row("One-time code", i.Code)
 				until := "until " + i.Expires.UTC().Format(time.RFC3339)
 				if i.Waits != "" {
