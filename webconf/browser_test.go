@@ -101,7 +101,8 @@ func (c *chromium) quiet(where string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, m := range c.messages {
-		if !strings.Contains(m, "the server responded with a status of 4") { // an error page, asked for
+		// An error page, asked for; and a number field that was sent back with something else in it.
+		if !strings.Contains(m, "the server responded with a status of 4") && !strings.Contains(m, "cannot be parsed, or is out of range") {
 			c.t.Errorf("%s: the browser says: %s", where, m)
 		}
 	}
@@ -148,7 +149,7 @@ func (c *chromium) screenshot(name string) {
 	}
 }
 
-// TestPagesInABrowser looks at every page of a small cluster in both themes and at two widths: no
+// TestPagesInABrowser looks at every page of a small cluster in both themes, and as narrow as a telephone: no
 // violation of the content security policy, none of accessibility rules, nothing wider than the window.
 func TestPagesInABrowser(t *testing.T) {
 	c := newChromium(t)
@@ -156,7 +157,7 @@ func TestPagesInABrowser(t *testing.T) {
 	for _, look := range []struct {
 		theme string
 		width int64
-	}{{"light", 1440}, {"dark", 1440}, {"light", 700}} {
+	}{{"light", 1440}, {"dark", 1440}, {"light", 390}} {
 		c.theme(look.theme)
 		c.do(chromedp.EmulateViewport(look.width, 900))
 		for _, p := range pages {
@@ -166,11 +167,11 @@ func TestPagesInABrowser(t *testing.T) {
 				p.act(c)
 			}
 			c.quiet(where)
-			if over := evaluate[int](c, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
-				t.Errorf("%s: the page is %d pixels wider than the window", where, over)
-			}
+			c.narrow(where)
 			c.screenshot(where)
-			c.accessible(where)
+			if look.width > 390 { // colors and names are the same there
+				c.accessible(where)
+			}
 			c.quiet(where)
 		}
 	}

@@ -49,7 +49,7 @@ func modeWord(mode string) string {
 	case cluster.Manual:
 		return "Manual"
 	case cluster.Shared:
-		return "Manual, m of n"
+		return "Shared, m of n"
 	}
 	return mode
 }

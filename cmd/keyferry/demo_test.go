@@ -30,6 +30,7 @@ func TestDemo(t *testing.T) {
 	t.Run("identity", func(t *testing.T) { identCluster(t, d) })
 	t.Run("killed daemons", func(sub *testing.T) { killedImports(t, sub, d) })
 	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })
+	t.Run("people", func(t *testing.T) { peopleByCommand(t, d) })
 	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })
 	if t.Failed() {
 		return
@@ -41,6 +42,7 @@ func TestDemo(t *testing.T) {
 		if again.Admin != d.Admin || again.Slots[0] != d.Slots[0] {
 			t.Error("the demo has other secrets than before")
 		}
+		nodesByCommand(t, again)
 	})
 }
 

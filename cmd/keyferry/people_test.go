@@ -1,11 +1,92 @@
 package main
 
 import (
+	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/node"
 )
+
+// asJSON runs a command and reads what it prints.
+func asJSON[T any](t *testing.T, d *testDemo, i int, args ...string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(d.must(t, i, "", append(args, "-o", "json")...)), &v); err != nil {
+		t.Fatalf("keyferry %v: %v", args, err)
+	}
+	return v
+}
+
+// says wants a command to fail, with these words.
+func (d *testDemo) says(t *testing.T, i int, words string, in string, args ...string) {
+	t.Helper()
+	if out, err := d.keyferry(i, in, args...); err == nil || !strings.Contains(err.Error(), words) {
+		t.Errorf("keyferry %v: %v, not %q\n%s", args, err, words, out)
+	}
+}
+
+// peopleByCommand goes through people, policies and approvals as somebody at a console does. anna, bert and cleo
+// have passwords of their own from the power cut.
+func peopleByCommand(t *testing.T, d *testDemo) {
+	zoe := asJSON[withPassword](t, d, 0, "people", "add", "zoe", "--full-name", "Zoë", "--role", "crypto-user=demo-ca,demo-auto")
+	if zoe.FullName != "Zoë" || len(zoe.Password) != 20 || len(zoe.Roles) != 1 || len(zoe.Roles[0].Slots) != 2 {
+		t.Errorf("added: %+v", zoe.Person)
+	}
+	d.says(t, 1, "already", "", "people", "add", "zoe")
+	d.says(t, 1, "must be one of", "", "people", "roles", "zoe", "--role", "king")
+	d.must(t, 1, "", "people", "roles", "zoe", "--role", "auditor")
+	d.must(t, 1, "", "people", "disable", "zoe")
+	if again := asJSON[withPassword](t, d, 1, "people", "password", "zoe"); again.Password == zoe.Password || !again.Disabled || rolesText(again.Roles) != "auditor" {
+		t.Errorf("changed: %+v", again.Person)
+	}
+	if out := d.must(t, 0, "", "people"); !strings.Contains(out, "disabled") {
+		t.Errorf("people:\n%s", out)
+	}
+	d.must(t, 0, "", "people", "enable", "zoe")
+	d.must(t, 0, "", "people", "remove", "zoe")
+	d.says(t, 0, "no account", "", "people", "remove", "zoe")
+
+	d.says(t, 0, "would let nothing pass", "", "policies", "set", "app.remove", "--needs", "1", "--role", "auditor")
+	d.must(t, 0, "", "people", "roles", "bert", "--role", "crypto-user", "--role", "auditor")
+	d.must(t, 0, "", "people", "roles", "cleo", "--role", "crypto-user", "--role", "auditor")
+	d.must(t, 0, "", "policies", "set", "app.remove", "--needs", "1", "--role", "auditor")
+	if list := asJSON[[]node.PolicyView](t, d, 2, "policies"); len(list) != 1 || list[0].Act != "app.remove" || list[0].Could != 2 {
+		t.Errorf("policies: %+v", list)
+	}
+	d.must(t, 0, "", "apps", "add", "nginx", "--slot", "demo-auto")
+	d.says(t, 0, "approval of 2 people with the role auditor", "", "apps", "remove", "nginx") // at a console one more
+	d.says(t, 0, "approval of 2 people", "", "apps", "remove", "nginx")
+	waiting := asJSON[[]node.ApprovalView](t, d, 0, "approvals", "list")
+	if len(waiting) != 1 || waiting[0].Act != "app.remove" || waiting[0].Object != "app/nginx" || waiting[0].Needs != 2 {
+		t.Fatalf("approvals: %+v", waiting)
+	}
+	if out := d.must(t, 0, "", "approvals", "show", waiting[0].ID); !strings.Contains(out, "0 of 2") || !strings.Contains(out, waiting[0].Hash) {
+		t.Errorf("the request:\n%s", out)
+	}
+	d.says(t, 1, "only", "", "approvals", "withdraw", waiting[0].ID) // asked for on node1
+	if v := asJSON[node.ApprovalView](t, d, 0, "approvals", "withdraw", waiting[0].ID); v.State != cluster.ApprovalWithdrawn {
+		t.Errorf("withdrawn: %+v", v)
+	}
+	d.says(t, 0, "approval of 2 people", "", "policies", "remove", "app.remove")
+	d.says(t, 0, "no request", "", "approvals", "show", "nothing")
+}
+
+// nodesByCommand invites a node, and takes one out whose token custodians share.
+func nodesByCommand(t *testing.T, d *testDemo) {
+	inv := asJSON[node.Invitation](t, d, 0, "cluster", "invite", "node4")
+	if inv.Node != "node4" || inv.Code == "" || inv.Fingerprint == "" {
+		t.Errorf("the invitation: node %q, address %q", inv.Node, inv.Address)
+	}
+	d.says(t, 0, "not valid", "", "cluster", "invite", "Node 4")
+	d.says(t, 0, "nowhere", "some code\n", "slots", "mode", "nowhere", "generated", "--present-code")
+	d.says(t, 0, "--holders", "", "slots", "mode", "demo-auto", "shared")
+	d.says(t, 2, "cannot remove itself", "", "cluster", "remove", "node3")
+	d.says(t, 0, "vault", "", "cluster", "remove", "node3")
+	d.must(t, 0, "", "cluster", "remove", "node3", "--give-up")
+	d.settle(t, "node2 has forgotten node3", func() bool { return !strings.Contains(d.must(t, 1, "", "status"), "node3") })
+}
 
 func TestParseRoles(t *testing.T) {
 	for text, want := range map[string]cluster.RoleGrant{
