@@ -218,3 +218,17 @@ func TestRequestsTakeTheRight(t *testing.T) {
 		}
 	}
 }
+
+// Whoever asks does not approve, so who could ask counts as one less.
+func TestCouldApprove(t *testing.T) {
+	s := ruled(t) // vera and heidi are auditors and away is a disabled one; anna and sofie are security officers
+	for role, want := range map[string]int{Auditor: 2, SecurityOfficer: 1} {
+		if n := s.CouldApprove(Policy{Needs: 1, Role: role}); n != want {
+			t.Errorf("%s: %d could approve, want %d", role, n, want)
+		}
+	}
+	s = play(t, s, step{"node1", console, &PutAccount{Name: "heidi", Roles: []RoleGrant{{Role: Auditor}, {Role: CryptoOfficer}}}})
+	if n := s.CouldApprove(Policy{Needs: 1, Role: Auditor}); n != 1 {
+		t.Errorf("where one of two auditors also asks, %d could approve", n)
+	}
+}

@@ -58,6 +58,25 @@ func TestTwoEditAtOnce(t *testing.T) {
 	if otto := a.State().Accounts["otto"]; otto.FullName != "Otto" || !otto.Has(cluster.Auditor) {
 		t.Errorf("the account: %+v", otto)
 	}
+	// A crypto officer is not offered ways to hand out codes, and keeps the one that there is.
+	cora := a.colleague(t, "cora", cluster.RoleGrant{Role: cluster.CryptoOfficer})
+	cora.get("/new-application").wants(t, http.StatusOK, "How it gets the codes of its slots: not from Keyferry")
+	codes := []string{"kind", "none", "delivery", "file", "owner", "root", "manual", "yes"}
+	alice.post("/applications/ejbca", append(codes, versions(t, alice.get("/applications/ejbca"))...)...).wants(t, http.StatusSeeOther)
+	page := cora.get("/applications/ejbca")
+	page.wants(t, http.StatusOK, "How it gets the codes of its slots: in files")
+	if strings.Contains(page.body, `type="radio" name="delivery"`) {
+		t.Error("a crypto officer is offered ways to hand out codes")
+	}
+	var kept []string
+	for _, m := range regexp.MustCompile(`<input type="hidden" name="([a-z]+)" value="([^"]*)">`).FindAllStringSubmatch(page.body, -1) {
+		kept = append(kept, m[1], m[2])
+	}
+	cora.post("/applications/ejbca", append(kept, "kind", "none")...).wants(t, http.StatusSeeOther)
+	if d := a.State().Apps["ejbca"].Delivery; d.Kind != cluster.DeliverFile || d.Owner != "root" || !d.Manual {
+		t.Errorf("after a crypto officer saved it, the application is given codes so: %+v", d)
+	}
+
 	bob.post("/people/otto", "full_name", "Otto", "version", "x").wants(t, http.StatusUnprocessableEntity, "open its page again")
 	bob.post("/people/otto", append([]string{"full_name", "Otto N."}, versions(t, bob.get("/people/otto"))...)...).wants(t, http.StatusSeeOther)
 }

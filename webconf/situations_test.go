@@ -270,6 +270,11 @@ func TestProblems(t *testing.T) {
 	if list[0].Path != "/cluster" {
 		t.Errorf("the missing quorum is not the first: %+v", list[0])
 	}
+	locked := plainSituation(1, 0, 0)
+	locked.State.Accounts["bob"] = cluster.Account{Name: "bob", Locks: []cluster.Lock{{Node: "node1", Until: locked.Now.Add(time.Hour)}}}
+	if first, more := banner(locked.problems(), "/people/bob/login"); first != nil || more != 0 || len(locked.problems()) != 1 {
+		t.Errorf("the page that lifts a lock tells of it twice: %+v and %d more", first, more)
+	}
 	first, more := banner(list, "/cluster")
 	if first == nil || first.Path == "/cluster" || more == 0 {
 		t.Errorf("the banner of the cluster page: %+v and %d more", first, more)
