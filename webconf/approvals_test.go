@@ -79,7 +79,7 @@ func TestApprovals(t *testing.T) {
 	other := a.loggedIn(t)
 	other.post(request+"/approve", "hash", hash).wants(t, http.StatusForbidden)
 	dora.post(request+"/approve", "hash", hash).wants(t, http.StatusForbidden, "It takes the role")
-	bob.get("/approvals").wants(t, http.StatusOK, "Remove an application", "app/ejbca")
+	bob.get("/approvals").wants(t, http.StatusOK, "Remove an application", "ejbca app")
 	bob.follow(bob.approves(request)).wants(t, http.StatusOK, "Your approval is recorded.", "Done with the last approval")
 	if _, ok := a.State().Apps["ejbca"]; ok {
 		t.Error("the application is there after the approval")

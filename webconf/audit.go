@@ -30,14 +30,17 @@ func (r auditRow) Took() string {
 }
 
 // Noun and Name split the object: "slot/payments".
-func (r auditRow) Noun() string { noun, _, _ := strings.Cut(r.Object, "/"); return noun }
+func (r auditRow) Noun() string { return objectNoun(r.Object) }
+func (r auditRow) Name() string { return objectName(r.Object) }
 
-func (r auditRow) Name() string {
-	_, name, found := strings.Cut(r.Object, "/")
+func objectNoun(object string) string { noun, _, _ := strings.Cut(object, "/"); return noun }
+
+func objectName(object string) string {
+	noun, name, found := strings.Cut(object, "/")
 	if !found {
-		return r.Object
+		return object
 	}
-	if noun := r.Noun(); noun == "package" || noun == "cluster" {
+	if noun == "package" || noun == "cluster" {
 		return name[:min(len(name), 8)]
 	}
 	return name

@@ -81,7 +81,7 @@ func functions(files *static) template.FuncMap {
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
 		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark, "certificateMark": certificateMark, "chainPath": chainPath,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
-		"alertMark": alertMark, "auditPath": auditPath,
+		"alertMark": alertMark, "auditPath": auditPath, "objectName": objectName, "objectNoun": objectNoun,
 
 		"roleWord": roleWord, "policyWord": policyWord, "approvalMark": approvalMark, "approvalPath": approvalPath, "requests": newRequestList, "personPath": personPath, "slotPath": slotPath, "packagePath": packagePath, "jobPath": jobPath, "applicationPath": applicationPath, "keyPath": keyPath,
 		"receiptPath": receiptPath,

@@ -76,7 +76,11 @@ func heldBy(s node.HeldCode) string {
 }
 
 func rotates(s node.HeldCode) string {
-	if s.Due.IsZero() {
+	switch {
+	case !s.Due.IsZero():
+	case s.Mode == cluster.Generated:
+		return "on demand"
+	default:
 		return "by people"
 	}
 	return fmt.Sprintf("every %d days, next %s", s.Rotate, s.Due.UTC().Format("2006-01-02"))
