@@ -110,7 +110,7 @@ func describeCertificate(c, poc *x509.Certificate, now time.Time) Certificate {
 // judgeCertificate tells how a certificate of a node, or poc itself, stands at a moment.
 func judgeCertificate(c, poc *x509.Certificate, now time.Time) (CertState, string) {
 	what := "the identity certificate of " + c.Subject.CommonName
-	renew := "have its identity certified anew"
+	renew := "have its identity certified anew, on its page Identity and trust or by \"keyferry ident renew\" on it"
 	if c.Equal(poc) {
 		what, renew = "the owner certificate", "the cluster needs a new owner"
 	}

@@ -195,7 +195,7 @@ func (id *Identity) useLeaf(der []byte) error {
 // open logs in to the admin token and finds the keys there.
 func (id *Identity) open(ctx context.Context) error {
 	id.mu.Lock()
-	rec, refused := id.rec, id.refused
+	rec, refused, pic := id.rec, id.refused, id.pic
 	id.mu.Unlock()
 	if refused != nil {
 		return refused
@@ -213,7 +213,7 @@ func (id *Identity) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !id.pic.PublicKey.(*ecdsa.PublicKey).Equal(pik.Public()) {
+	if !pic.PublicKey.(*ecdsa.PublicKey).Equal(pik.Public()) {
 		return fmt.Errorf("the identity key on admin token %s is not the one that the identity certificate is for", admin.Serial)
 	}
 	var pok *identity.Key
@@ -226,7 +226,7 @@ func (id *Identity) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := identity.Keep(ctx, admin, id.poc, id.pic); err != nil { // the node's store has them
+	if err := identity.Keep(ctx, admin, id.poc, pic); err != nil { // the node's store has them
 		id.node.log.Warn("the certificates are not on the admin token", "error", err)
 	}
 	id.mu.Lock()
@@ -315,7 +315,7 @@ func (id *Identity) Open() bool {
 // renewLeaf makes a new TLS certificate when the present one ends soon or names other hosts.
 func (id *Identity) renewLeaf(now time.Time) error {
 	id.mu.Lock()
-	pik, leaf, rec := id.pik, id.leaf, id.rec
+	pik, leaf, rec, pic := id.pik, id.leaf, id.rec, id.pic
 	id.mu.Unlock()
 	hosts := id.node.hosts()
 	if leaf != nil && now.Before(leaf.Leaf.NotAfter.Add(-identity.LeafRenew)) && sameHosts(leaf.Leaf, hosts) {
@@ -333,7 +333,7 @@ func (id *Identity) renewLeaf(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	der, err := identity.Leaf(cluster.NodeURI(rec.Cluster, id.node.cfg.Name), id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), id.pic, pik, now)
+	der, err := identity.Leaf(cluster.NodeURI(rec.Cluster, id.node.cfg.Name), id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), pic, pik, now)
 	if err != nil {
 		return err
 	}

@@ -266,6 +266,7 @@ func (m *Member) maintain(ctx context.Context) {
 				m.log.Error("the admin token does not open", "error", err)
 			}
 		}
+		m.adoptRegistered(ctx)
 		if err := m.Identity.renewLeaf(m.node.cfg.Now()); err != nil && !errors.Is(err, errAdminClosed) {
 			m.log.Error("the TLS certificate was not renewed", "error", err)
 		}

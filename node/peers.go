@@ -74,6 +74,7 @@ func (p *Peers) handler() http.Handler {
 		}
 		respond(w, http.StatusOK, certifyAnswer{Identity: pic})
 	})
+	mux.HandleFunc("POST "+renewPath, p.serveRenew)
 	mux.HandleFunc("POST "+sessionsPath, p.m.node.serveSessions)
 	mux.HandleFunc("GET "+receiptPath+"{id}", func(w http.ResponseWriter, r *http.Request) {
 		kept, err := get[keptReceipt](p.m.node.store, bucketReceipts, r.PathValue("id"))

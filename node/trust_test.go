@@ -37,6 +37,22 @@ func issued(t testing.TB, name string, parent *x509.Certificate, public crypto.P
 	return made
 }
 
+// issuedTo makes a certificate that names a device, for a year and as a CA or not.
+func issuedTo(t testing.TB, name, serial string, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer, ca bool) *x509.Certificate {
+	t.Helper()
+	c := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name, SerialNumber: serial}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().AddDate(11, 0, 0),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, IsCA: ca, MaxPathLenZero: ca}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, public, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
 func TestJudgeCertificate(t *testing.T) {
 	const day = 24 * time.Hour
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

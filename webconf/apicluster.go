@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"slices"
@@ -129,12 +130,17 @@ func (q certified) parse() (*node.Certified, error) {
 	return &node.Certified{Owner: poc[0], Identity: pic[0]}, nil
 }
 
-// apiRequestIdentity gives the request of a new node to its owner, in PEM.
+// apiRequestIdentity gives the request of a node for its owner, in PEM: of a new one, or of a member that is to be
+// certified anew.
 func apiRequestIdentity(c *call) error {
 	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
-	r, err := c.srv.node.Request(c.Request().Context())
+	ask := func() (*x509.CertificateRequest, error) { return c.srv.node.Request(c.Request().Context()) }
+	if c.m != nil {
+		ask = c.m.IdentityRequest
+	}
+	r, err := ask()
 	if err != nil {
 		return said(err)
 	}

@@ -1,6 +1,11 @@
 package webconf
 
-import "net/http"
+import (
+	"crypto/x509"
+	"net/http"
+
+	"github.com/keyferry/keyferry/identity"
+)
 
 func apiIdentity(c *call) error { return c.JSON(http.StatusOK, c.m.Identities()) }
 
@@ -35,4 +40,35 @@ func (c *call) apiSetTrust(trust bool) error {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)
+}
+
+// apiRenewIdentity has the identity of this node certified anew: by the owner key in the cluster, or with a
+// certificate that is brought, in PEM.
+func apiRenewIdentity(c *call) error {
+	var q struct {
+		Identity string `json:"identity,omitempty"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	pic, err := broughtCertificate(q.Identity)
+	if err != nil {
+		return invalid("%v", err)
+	}
+	if err := c.m.RenewIdentity(c.Request().Context(), c.actor, pic); err != nil {
+		return err
+	}
+	return apiIdentity(c)
+}
+
+// broughtCertificate is the first one in a text; none where there is no text.
+func broughtCertificate(text string) (*x509.Certificate, error) {
+	if text == "" {
+		return nil, nil
+	}
+	chain, err := identity.DecodeChain([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
 }

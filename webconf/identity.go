@@ -1,11 +1,13 @@
 package webconf
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"time"
 
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -174,6 +176,38 @@ func removeTrust(c *call) error {
 	return c.redirect("/identity")
 }
 
+// renewIdentity has this node certified anew, with what was pasted or by the owner key in the cluster.
+func renewIdentity(c *call) error {
+	f, err := c.readForm("renew")
+	if err != nil {
+		return err
+	}
+	pic, err := broughtCertificate(f.text("certificate"))
+	if err == nil && pic == nil && f.text("by") == "elsewhere" {
+		err = errors.New("paste the certificate that came back")
+	}
+	if err != nil {
+		f.fail("certificate", "%s", sentence(err.Error()))
+		return showIdentity(c, f)
+	}
+	if err := c.m.RenewIdentity(c.Request().Context(), c.actor, pic); err != nil {
+		if err := f.blame("certificate", err); err != nil {
+			return err
+		}
+		return showIdentity(c, f)
+	}
+	return c.done("/identity", fmt.Sprintf("The identity of %s is certified anew. Its key is the same, so nothing else has to change.", c.m.Name()))
+}
+
+func requestFile(c *call) error {
+	r, err := c.m.IdentityRequest()
+	if err != nil {
+		return said(err)
+	}
+	c.attach(r.Subject.SerialNumber + ".csr")
+	return c.Blob(http.StatusOK, "application/pkcs10", identity.EncodeRequest(r))
+}
+
 func ownerFile(c *call) error {
 	c.attach("owner.pem")
 	return c.Blob(http.StatusOK, pemType, c.m.OwnerPEM())
@@ -209,7 +243,7 @@ func (v *situation) identityProblems() []problem {
 	}
 	say("The owner certificate of the cluster", "", v.OwnerEnds, "All identities end with it: packages are refused then, and nodes refuse each other. Plan a new owner before that day.")
 	for _, name := range v.names() {
-		say("The identity certificate of ", name, v.IdentityEnds[name], "From then on the others refuse its packages and its connections. Have its identity certified anew before that day.")
+		say("The identity certificate of ", name, v.IdentityEnds[name], "From then on the others refuse its packages and its connections. Have its identity certified anew before that day, on that node.")
 	}
 	return list
 }

@@ -57,8 +57,8 @@ func identityPages(v *situation, text string) []page {
 	var list []page
 	for _, gap := range []func(int, int) (node.TrustEdge, bool){full, some, none} {
 		data := newIdentityView(v.Node, identitiesOf(v, text, gap))
-		for _, f := range []*form{newForm("trust", nil), failed("trust", text)} {
-			f.fail("trusting", "%s", text)
+		for _, f := range []*form{newForm("trust", nil), failed("trust", text), failed("renew", text)} {
+			f.fail(map[string]string{"trust": "trusting", "renew": "certificate"}[f.Name], "%s", text)
 			list = append(list, page{Name: "identity", Title: "Identity and trust", Nav: "/identity", Form: f, Data: data})
 		}
 	}
@@ -168,6 +168,7 @@ func TestIdentityPages(t *testing.T) {
 	carl.post("/identity/trust", "trusting", "node2", "trusted", "node1").wants(t, http.StatusForbidden)
 	alice.follow(alice.post("/identity/trust", "trusting", "node2", "trusted", "node1")).wants(t, http.StatusOK, "node2 takes packages from node1 from now on")
 	identityFiles(t, alice)
+	renewByForm(t, a, alice, carl)
 	identityAPI(t, a)
 	if err := a.Approvals.SetPolicy(t.Context(), root, "trust.set", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
@@ -179,6 +180,33 @@ func TestIdentityPages(t *testing.T) {
 	bob.follow(bob.approves(request)).wants(t, http.StatusOK, "Done")
 	if a.State().Trusts("node2", "node1") {
 		t.Error("the trust is there after the approval")
+	}
+}
+
+// renewByForm certifies the node anew, and tries it with what is no certificate of its own.
+func renewByForm(t *testing.T, a *appliance, alice, carl *browser) {
+	t.Helper()
+	before := a.State().Nodes["node1"].Identity
+	carl.post("/identity/renew", "by", "cluster").wants(t, http.StatusForbidden)
+	carl.get("/identity/request.csr").wants(t, http.StatusForbidden)
+	if r := alice.get("/identity/request.csr"); r.status != http.StatusOK || !strings.Contains(r.body, "BEGIN CERTIFICATE REQUEST") {
+		t.Errorf("the request: %d %s", r.status, r.body)
+	}
+	alice.post("/identity/renew", "by", "elsewhere").wants(t, http.StatusUnprocessableEntity, "Paste the certificate that came back")
+	alice.post("/identity/renew", "by", "elsewhere", "certificate", "no certificate").wants(t, http.StatusUnprocessableEntity, "There is a problem")
+	alice.post("/identity/renew", "by", "elsewhere", "certificate", alice.get("/identity/nodes/node2/chain.pem").body).wants(t, http.StatusUnprocessableEntity, "is for device")
+	if string(a.State().Nodes["node1"].Identity) != string(before) {
+		t.Fatal("something was replaced")
+	}
+	alice.follow(alice.post("/identity/renew", "by", "cluster")).wants(t, http.StatusOK, "The identity of node1 is certified anew", "Valid")
+	s := newSocket(t, a.web)
+	s.refused(s.send(post, "/identity/renew", "application/json", strings.NewReader(`{"identity":"x"}`)), http.StatusBadRequest, "invalid")
+	var request map[string]string
+	if s.ask(post, "/identity/request", struct{}{}, http.StatusOK, &request); !strings.Contains(request["request"], "BEGIN CERTIFICATE REQUEST") {
+		t.Errorf("the request: %v", request)
+	}
+	if string(a.State().Nodes["node1"].Identity) == string(before) {
+		t.Error("the certificate is the old one")
 	}
 }
 

@@ -270,6 +270,7 @@ var actWords = map[string]string{
 	"node.set":          "Node changed its description",
 	"node.identity":     "Identity of a node replaced",
 	"node.connect":      "Node connected",
+	"identity.renew":    "Identity of a node certified anew",
 	"node.remove":       "Node removed",
 	"trust.set":         "Trust between nodes changed",
 	"seat.put":          "Token of a slot recorded",

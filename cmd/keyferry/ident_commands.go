@@ -48,6 +48,7 @@ func (a *app) identCommand() *cobra.Command {
 		a.identStorePIC(f),
 		a.identGenSelfSigned(f),
 		a.identFetchCerts(f),
+		a.identRenew(),
 		a.identTrust(),
 		a.identRemove(f),
 	)
