@@ -72,8 +72,8 @@ func (l *Link) clientConfig(node, proto string, p *peer) *tls.Config {
 	}
 }
 
-// newClient makes the client for requests to other nodes.
-func (l *Link) newClient() *http.Client {
+// newClient makes a client for requests to other nodes, by connections for proto.
+func (l *Link) newClient(proto string) *http.Client {
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
@@ -85,7 +85,7 @@ func (l *Link) newClient() *http.Client {
 				if err != nil {
 					return nil, &DialError{addr, "", err}
 				}
-				return l.dial(ctx, node, protoHTTP)
+				return l.dial(ctx, node, proto)
 			},
 			MaxIdleConnsPerHost:    2,
 			IdleConnTimeout:        clientIdle,

@@ -51,6 +51,7 @@ type Link struct {
 	cfg    LinkConfig
 	log    *slog.Logger
 	client *http.Client
+	asks   *http.Client // on the channel of nodes that join
 
 	raft, http, watch, join *queue // accepted connections, by purpose
 
@@ -84,7 +85,7 @@ func NewLink(cfg LinkConfig) (*Link, error) {
 		conns: make(map[*conn]struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.client = l.newClient()
+	l.client, l.asks = l.newClient(protoHTTP), l.newClient(protoJoin)
 	return l, nil
 }
 
@@ -99,6 +100,10 @@ func (l *Link) Transport() *raft.NetworkTransport {
 // "https://node2/cluster/v1/...". A connection that cannot be made fails with a *DialError.
 func (l *Link) Client() *http.Client { return l.client }
 
+// Stranger returns a client like Client for what a member answers to any node, also to one that is admitted no
+// more. The member proves its identity as always; this node does not.
+func (l *Link) Stranger() *http.Client { return l.asks }
+
 // Close ends all connections and waits for what serves them.
 func (l *Link) Close() error {
 	l.mu.Lock()
@@ -109,6 +114,7 @@ func (l *Link) Close() error {
 		q.Close()
 	}
 	l.client.CloseIdleConnections()
+	l.asks.CloseIdleConnections()
 	for _, c := range l.open() {
 		c.Close()
 	}

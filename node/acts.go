@@ -62,6 +62,9 @@ func (a act) begin(id string) *cluster.BeginAct {
 
 // do runs f between the two records of an act. Without the first there is no act.
 func (a *acts) do(ctx context.Context, act act, f func() error) error {
+	if err := a.m.StillMember(); err != nil {
+		return err
+	}
 	id := cluster.NewID()
 	begin := act.begin(id)
 	if _, err := a.m.Cluster.Apply(ctx, begin, act.actor); errors.Is(err, cluster.NeedsApproval) {
@@ -101,6 +104,9 @@ func resultOf(err error) string {
 // nothing can be replicated, the act is authorized by the state that this node has, and recorded in the
 // outbox before it runs.
 func (a *acts) doLocally(ctx context.Context, act act, f func() error) error {
+	if err := a.m.StillMember(); err != nil {
+		return err
+	}
 	if a.m.Cluster.Status().Quorum {
 		return a.do(ctx, act, f)
 	}

@@ -37,6 +37,7 @@ type identityRecord struct {
 	LeafKey     []byte         // software key for TLS (PKCS #8), sealed
 	Leaf        []byte         // its certificate, DER
 	Complete    bool           // the node is a member
+	Removed     time.Time      // since when it knows that it is none any more
 }
 
 const (

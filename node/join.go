@@ -238,6 +238,7 @@ func (m *Member) Fingerprint() (string, error) {
 func (m *Member) joins() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+joinPath, m.tellTime)
+	mux.HandleFunc("GET "+standingPath, m.serveStanding)
 	mux.HandleFunc("POST "+joinPath, func(w http.ResponseWriter, r *http.Request) {
 		var q joinRequest
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoinMessage))

@@ -187,6 +187,7 @@ func (m *Member) run() {
 		m.connectLoop,    // joining: tells the cluster how far this node has come
 		m.maintain,       // admin token, TLS certificate
 		m.Peers.watch,    // who answers
+		m.watchStanding,  // whether the cluster still knows this node
 		m.Slots.activate, // generated slots
 		m.Slots.tend,     // stored codes: tried, and changed by schedule
 		m.Keys.watch,     // which keys are there

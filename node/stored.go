@@ -66,6 +66,8 @@ func (s *Slots) openStored(ctx context.Context, t *seat) {
 	case open:
 		s.settleOpen(ctx, t)
 		return
+	case s.m.StillMember() != nil:
+		return
 	}
 	for _, sealed := range [][]byte{rec.Pending, rec.Code} { // a pending code is the newer one
 		if sealed == nil || stale && bytes.Equal(sealed, rec.Code) {

@@ -22,6 +22,7 @@ type statusAnswer struct {
 	Cluster     clusterName  `json:"cluster,omitzero"`
 	WebConf     string       `json:"webconf,omitempty"`
 	Fingerprint string       `json:"fingerprint,omitempty"`
+	Removed     time.Time    `json:"removed,omitzero"` // since when the node knows that it was removed from the cluster
 	Quorum      bool         `json:"quorum"`
 	Leader      string       `json:"leader,omitempty"`
 	Role        string       `json:"role,omitempty"`
@@ -69,6 +70,7 @@ func apiStatus(c *call) error {
 	v := c.look()
 	a.Member, a.Cluster, a.WebConf = true, clusterName{v.State.Cluster.ID, v.State.Cluster.Name}, n.WebURL()
 	a.Fingerprint, _ = c.m.Fingerprint() // empty until there is a certificate
+	a.Removed = v.Removed
 	a.Quorum, a.Leader, a.Role = v.Status.Quorum, v.Status.Leader, v.Status.Role
 	a.Slots, a.Keys, a.Problems = slotCount{v.active(), len(v.Slots)}, v.Summary, whole(v.problems())
 	for _, name := range v.names() {

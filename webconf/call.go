@@ -46,6 +46,11 @@ func (c *call) authorize(p cluster.Permission, slot string) error {
 	return cluster.Authorize(c.m.State(), c.actor, c.m.Name(), p, slot)
 }
 
+// afterRemoval tells whether a route is none that a node still has when it was removed from its cluster.
+func (c *call) afterRemoval(r route) bool {
+	return c.m != nil && c.m.StillMember() != nil && r.permission != public && r.path != "/removed" && r.path != "/logout"
+}
+
 // may tells whether the actor has a permission, so that a page offers nothing that would be refused.
 func (c *call) may(p cluster.Permission, slot string) bool { return c.authorize(p, slot) == nil }
 

@@ -204,6 +204,8 @@ func errorPage(c *call, err error) {
 		err = c.redirect("/account")
 	case approvalOf(err) != "":
 		err = c.toApproval(err)
+	case c.m != nil && c.m.StillMember() != nil && c.Request().Method == get && c.Request().URL.Path != "/removed":
+		err = c.redirect("/removed")
 	default:
 		err = c.showError(c.settle(err))
 	}

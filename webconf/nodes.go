@@ -198,3 +198,17 @@ func removeNode(c *call) error {
 	}
 	return c.redirect("/cluster")
 }
+
+type removedView struct {
+	Node, Cluster, Module string
+	Since                 time.Time
+}
+
+// removedPage is all that is left of the console of a node that was removed.
+func removedPage(c *call) error {
+	since := c.m.Removed()
+	if since.IsZero() {
+		return c.redirect("/")
+	}
+	return c.show(page{Name: "removed", Title: c.m.Name() + " was removed from its cluster", Nav: "/removed", Data: removedView{c.m.Name(), c.m.State().Cluster.Name, c.srv.node.AdminModule(), since}})
+}

@@ -50,6 +50,30 @@ func TestRemoveNode(t *testing.T) {
 	if r := alice.get("/cluster"); r.status != http.StatusOK {
 		t.Errorf("the page of a cluster of one: %d", r.status)
 	}
+	eventually(t, "node2 knows that it was removed", func() bool { return !gone.Removed().IsZero() })
+	there := gone.browser(t)
+	if r := there.post("/login", "name", testAccount, "password", testPassword); r.status != http.StatusSeeOther {
+		t.Fatalf("logging in on a removed node: %d %s", r.status, r.text())
+	}
+	for _, path := range []string{"/", "/slots", "/cluster", "/account"} {
+		if r := there.get(path); r.location() != "/removed" {
+			t.Errorf("%s of a removed node: %d to %q", path, r.status, r.location())
+		}
+	}
+	there.get("/removed").wants(t, http.StatusOK, "node2 was removed from its cluster", "To use this machine again", "keyferry-admin")
+	there.post("/new-slot", "label", "payments", "mode", cluster.Generated).wants(t, http.StatusConflict, "was removed from cluster")
+	if r := there.post("/logout"); r.location() != "/login" {
+		t.Errorf("leaving a removed node: %d to %q", r.status, r.location())
+	}
+	if r := alice.get("/removed"); r.location() != "/" {
+		t.Errorf("a member says that it was removed: %d to %q", r.status, r.location())
+	}
+	s = newSocket(t, gone.web)
+	s.refused(s.send(get, "/slots", "", nil), http.StatusConflict, "refused")
+	var st statusAnswer
+	if s.ask(get, "/status", nil, http.StatusOK, &st); st.Removed.IsZero() || len(st.Problems) != 1 {
+		t.Errorf("status: %+v", st)
+	}
 }
 
 // TestEnteringNodes: the Cluster page follows a node that is entering, and says what to do when it does not

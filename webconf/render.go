@@ -221,6 +221,10 @@ func (c *call) frame(p page) frame {
 		return f
 	}
 	f.Account, f.Notes, f.may = c.actor.Name, c.flashes(), c.may
+	if c.m.StillMember() != nil {
+		f.Menu = []menuEntry{{"/removed", "This node", "status", false, 0, ""}}
+		return f
+	}
 	if !f.may(cluster.MayView, cluster.AnySlot) { // a temporary password, or no role: nothing of the cluster is theirs to see
 		f.Menu = []menuEntry{{"/account", "Your account", "account", false, 0, ""}}
 		return f

@@ -330,6 +330,7 @@ func outsidePages(text string) []page {
 		{Name: "passkey", Title: "Log in with a passkey", Script: passkeyScript, Form: failed("passkey", text), Data: passkeyView{Act: "get", Options: "{}", Action: "/login/passkey", Next: "/", Button: "Log in", Other: "/login"}},
 		{Name: "setup", Title: "First start", Form: newForm("setup", nil), Data: setupView{"AA:BB", "ca"}},
 		{Name: "setup", Title: "First start", Form: failed("setup", text), Data: setupView{"AA:BB", text}},
+		{Name: "removed", Title: "Removed", Data: removedView{"node1", text, text, time.Now()}},
 		{Name: "onward", Title: "One moment", Data: "/login?next=" + text},
 	}
 	for _, status := range []int{403, 404, 409, 429, 500, 503} {

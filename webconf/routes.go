@@ -49,6 +49,7 @@ func consoleRoutes() []route {
 		{post, "/login/passkey", public, passkeyLogin, small},
 		{post, "/login/certificate", public, certificateLogin, small},
 		{post, "/logout", loggedIn, logout, small},
+		{get, "/removed", loggedIn, removedPage, none},
 		{get, "/account", loggedIn, accountPage, none},
 		{post, "/account/password", loggedIn, changePassword, small},
 		// What stays when the session is over is not for a temporary password, which two people know.

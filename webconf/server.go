@@ -194,7 +194,11 @@ func (s *Server) guard(r route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		if err := c.authorize(r.permission, slot); err != nil {
+		err = c.authorize(r.permission, slot)
+		if c.afterRemoval(r) && !errors.Is(err, errNoSession) {
+			return c.m.StillMember()
+		}
+		if err != nil {
 			return err
 		}
 		return r.handle(c)

@@ -26,6 +26,7 @@ type situation struct {
 
 	Audit node.AuditStatus
 
+	Removed         time.Time // since when this node knows that it was removed; zero: it is a member
 	AdminOpen       bool
 	AdminRefused    error         // why the admin token does not take the stored code
 	ClockLimit      time.Duration // how far clocks may be apart
@@ -45,7 +46,7 @@ func (s *Server) look(m *node.Member) *situation {
 	list, summary := s.coverage.get(m)
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(), Needs: m.Custody.Needs(),
-		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), AdminRefused: m.Identity.Refused(),
+		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), Removed: m.Removed(), AdminRefused: m.Identity.Refused(),
 		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{}, ClockLimit: m.Node().ClockLimit(),
 	}
 	for name, a := range v.State.Apps {
