@@ -28,6 +28,9 @@ func compareClocks(began, there time.Time, took time.Duration) Clock {
 // Past tells whether the clocks are surely further apart than a limit.
 func (c Clock) Past(limit time.Duration) bool { return c.Known && c.Ahead.Abs()-c.Within > limit }
 
+// Agrees tells whether no difference can be seen, or none that matters to people.
+func (c Clock) Agrees() bool { return c.Known && c.Ahead.Abs() <= max(c.Within, 100*time.Millisecond) }
+
 // String is how people say it: "45 s ahead", "0.3 s behind".
 func (c Clock) String() string {
 	word := "ahead"

@@ -41,6 +41,14 @@ func TestCompareClocks(t *testing.T) {
 			t.Errorf("%v after %v: %s, past the limit: %v", c.there, c.took, got, got.Past(limit))
 		}
 	}
+	for ahead, want := range map[time.Duration]bool{0: true, -100 * time.Millisecond: true, 101 * time.Millisecond: false, -time.Hour: false} {
+		if c := (Clock{Known: true, Ahead: ahead}); c.Agrees() != want {
+			t.Errorf("%v agrees: %v", ahead, c.Agrees())
+		}
+	}
+	if slow := (Clock{Known: true, Ahead: time.Second, Within: time.Second}); !slow.Agrees() {
+		t.Error("a difference is seen that may be none")
+	}
 	if unknown := (Clock{Ahead: time.Hour}); unknown.Past(limit) || unknown.String() != "not known" {
 		t.Errorf("a clock that is not known: %s", unknown)
 	}

@@ -132,6 +132,9 @@ func newNodeRow(s *situation, n cluster.Node) nodeRow {
 	}
 	if seen.Clock.Known && !r.Here {
 		r.Clock, r.ClockOff = "clock "+seen.Clock.String(), seen.Clock.Past(s.ClockLimit)
+		if seen.Clock.Agrees() {
+			r.Clock = "clock agrees"
+		}
 	}
 	r.Active, r.Slots = s.seats(n.Name)
 	return r
