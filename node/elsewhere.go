@@ -22,6 +22,14 @@ type Certified struct {
 
 // Request makes the identity key of a new node and asks for a certificate for it. It can be repeated; the key stays.
 func (n *Node) Request(ctx context.Context) (*x509.CertificateRequest, error) {
+	if _, err := n.fresh(); err != nil {
+		return nil, err
+	}
+	done, err := n.mayEnter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	rec, err := n.fresh()
 	if err != nil {
 		return nil, err

@@ -174,13 +174,24 @@ func (e *Entrance) Look(ctx context.Context, address string) (string, error) {
 
 // Found begins to make a new cluster with its first administrator. See Now for how it goes on.
 func (e *Entrance) Found(name, account, password string) error {
+	return e.found(name, account, password, e.n.Found)
+}
+
+// FoundUnder is Found under an owner whose key is elsewhere.
+func (e *Entrance) FoundUnder(name, account, password string, c Certified) error {
+	return e.found(name, account, password, func(ctx context.Context, actor cluster.Actor, name string) (Founded, error) {
+		return e.n.FoundUnder(ctx, actor, name, c)
+	})
+}
+
+func (e *Entrance) found(name, account, password string, found func(context.Context, cluster.Actor, string) (Founded, error)) error {
 	for _, err := range []error{cluster.CheckClusterName(name), cluster.CheckAccountName(account), checkPassword(password)} {
 		if err != nil {
 			return refusal{err}
 		}
 	}
 	return e.begin(Entry{Founding: true, Account: account}, func(ctx context.Context) error {
-		f, err := e.n.Found(ctx, cluster.Actor{Kind: cluster.ByConsole, Name: firstStart}, name)
+		f, err := found(ctx, cluster.Actor{Kind: cluster.ByConsole, Name: firstStart}, name)
 		if err != nil {
 			return err
 		}
@@ -196,13 +207,14 @@ func (e *Entrance) Found(name, account, password string) error {
 	})
 }
 
-// Join begins to join the cluster of the node at an address. The fingerprint was compared by a person.
-func (e *Entrance) Join(address, fingerprint, code string) error {
+// Join begins to join the cluster of the node at an address. The fingerprint was compared by a person. Where the
+// owner key is elsewhere, the node brings what that has certified.
+func (e *Entrance) Join(address, fingerprint, code string, c *Certified) error {
 	if _, err := cluster.NormalizeCode(code); err != nil {
 		return refusal{err}
 	}
 	return e.begin(Entry{}, func(ctx context.Context) error {
-		m, err := e.n.Join(ctx, address, fingerprint, code)
+		m, err := e.n.join(ctx, address, fingerprint, code, c)
 		if err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func TestStartCertificate(t *testing.T) {
 		t.Error("a member makes a certificate for the start")
 	}
 	for what, err := range map[string]error{"code": n.Entrance().CheckCode("0000-0000-0000-0000-0000"), "found": n.Entrance().Found("x", "alice", entrancePassword),
-		"join": n.Entrance().Join("127.0.0.1:1", strings.Repeat("AA", 32), "0000-0000-0000-0000-0000")} {
+		"join": n.Entrance().Join("127.0.0.1:1", strings.Repeat("AA", 32), "0000-0000-0000-0000-0000", nil)} {
 		if !IsRefusal(err) || !strings.Contains(err.Error(), "in a cluster already") {
 			t.Errorf("%s on a member: %v", what, err)
 		}
@@ -214,20 +214,20 @@ func joinByMistakes(t *testing.T, m *Member) {
 		{"a name that is taken", seen, inv.Code, "choose another name", other},
 		{"an address that is taken", seen, inv.Code, "give this one another address", open(t, same)},
 	} {
-		if err := c.n.Entrance().Join(inv.Address, c.fingerprint, c.code); err != nil {
+		if err := c.n.Entrance().Join(inv.Address, c.fingerprint, c.code, nil); err != nil {
 			t.Fatalf("%s: %v", c.what, err)
 		}
 		if now := entered(t, c.n.Entrance()); now.Err == nil || !strings.Contains(now.Err.Error(), c.want) {
 			t.Errorf("%s: %v", c.what, now.Err)
 		}
 	}
-	if err := two.Entrance().Join(inv.Address, seen, "no code"); !IsRefusal(err) {
+	if err := two.Entrance().Join(inv.Address, seen, "no code", nil); !IsRefusal(err) {
 		t.Errorf("what is no code: %v", err)
 	}
 	if n := len(m.State().Nodes); n != 1 {
 		t.Errorf("%d nodes after nothing but mistakes", n)
 	}
-	if err := two.Entrance().Join(inv.Address, seen, inv.Code); err != nil {
+	if err := two.Entrance().Join(inv.Address, seen, inv.Code, nil); err != nil {
 		t.Fatal(err)
 	}
 	if now := entered(t, two.Entrance()); now.Err != nil || now.Stage != cluster.Connected {

@@ -23,6 +23,7 @@ func startRoutes() []route {
 		{post, "/theme", public, setTheme, small},
 		{get, "/", public, startPage, none},
 		{post, "/start", public, enterStart, small},
+		{post, "/request", started, startRequestFile, small},
 		{get, "/found", started, foundPage, none},
 		{post, "/found", started, found, small},
 		{get, "/join", started, joinPage, none},
@@ -235,7 +236,7 @@ func startCrumbs() []crumb { return []crumb{{"First start", "/"}} }
 // found begins to make a cluster with its first administrator. The code was entered before, so there is no
 // second one.
 func found(c *call) error {
-	f, err := c.readForm("found", "password", "again")
+	f, under, err := c.readCertified("found", "password", "again")
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,12 @@ func found(c *call) error {
 	if f.twice("password", "again", "password"); !f.ok() {
 		return showFound(c, f)
 	}
-	if err := c.srv.node.Entrance().Found(name, account, f.secret("password")); err != nil {
+	if under != nil {
+		err = c.srv.node.Entrance().FoundUnder(name, account, f.secret("password"), *under)
+	} else {
+		err = c.srv.node.Entrance().Found(name, account, f.secret("password"))
+	}
+	if err != nil {
 		return err
 	}
 	return c.redirect("/")
@@ -321,7 +327,7 @@ func lookAtMember(c *call) error {
 
 // join begins to join, once somebody has compared the fingerprint.
 func join(c *call) error {
-	f, err := c.readForm("join", "code")
+	f, under, err := c.readCertified("join", "code")
 	if err != nil {
 		return err
 	}
@@ -333,7 +339,10 @@ func join(c *call) error {
 		f.fail("end", "That is not how the fingerprint of %s ends. Look again at the invitation. If it still differs, this is not the node that you think: stop here, and find out who answers at that address.", address)
 		return showJoin(c, f, true)
 	}
-	if err := c.srv.node.Entrance().Join(address, fingerprint, f.secret("code")); err != nil {
+	if !f.ok() {
+		return showJoin(c, f, true)
+	}
+	if err := c.srv.node.Entrance().Join(address, fingerprint, f.secret("code"), under); err != nil {
 		if err := f.blame("code", err); err != nil {
 			return err
 		}

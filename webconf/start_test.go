@@ -259,6 +259,7 @@ func TestStartInABrowser(t *testing.T) {
 			c.theme(l.theme)
 			c.do(chromedp.EmulateViewport(l.width, 900))
 			where := fmt.Sprintf("%s-%s-%d", name, l.theme, l.width)
+			c.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("main details").forEach(d => d.open = true)`))
 			if over := evaluate[int](c, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 				t.Errorf("%s: %d pixels too wide", where, over)
 			}

@@ -1,0 +1,71 @@
+package webconf
+
+import (
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/keyferry/keyferry/identity"
+	"github.com/keyferry/keyferry/node"
+)
+
+// startRequestFile makes the node's identity key and gives its request for the owner.
+func startRequestFile(c *call) error {
+	if _, err := c.readForm("request"); err != nil {
+		return err
+	}
+	r, err := c.srv.node.Request(c.Request().Context())
+	if err != nil {
+		return said(err)
+	}
+	c.attach(c.srv.node.Name() + ".csr")
+	return c.Blob(http.StatusOK, "application/x-pem-file", identity.EncodeRequest(r))
+}
+
+// readCertified reads a form in which a node may bring the certificates of an owner elsewhere: both files or none.
+func (c *call) readCertified(name string, secret ...string) (*form, *node.Certified, error) {
+	r := c.Request()
+	if err := r.ParseMultipartForm(maxForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			return nil, nil, err
+		}
+		return nil, nil, invalid("the form cannot be read")
+	}
+	f, err := c.readForm(name, secret...)
+	if err != nil {
+		return nil, nil, err
+	}
+	owner, pic := c.uploaded("owner"), c.uploaded("identity")
+	if len(owner)+len(pic) == 0 {
+		return f, nil, nil
+	}
+	var under node.Certified
+	if chain, err := identity.DecodeChain(owner); err != nil {
+		f.fail("owner", "That is not the owner's certificate: %v.", err)
+	} else {
+		under.Owner = chain[0]
+	}
+	if chain, err := identity.DecodeChain(pic); err != nil {
+		f.fail("identity", "That is not the certificate of this node: %v.", err)
+	} else {
+		under.Identity = chain[0]
+	}
+	return f, &under, nil
+}
+
+// uploaded is a small file of a form, empty where none was chosen.
+func (c *call) uploaded(field string) []byte {
+	if c.Request().MultipartForm == nil {
+		return nil
+	}
+	file, _, err := c.Request().FormFile(field)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxForm))
+	if err != nil {
+		return nil
+	}
+	return b
+}
