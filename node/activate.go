@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -145,6 +146,19 @@ func (s *Slots) set(t *seat, state cluster.SeatState, reason string, open bool, 
 // receiverLife is how long a statement of receiver keys is good; it is renewed at half of it.
 const receiverLife = 365 * 24 * time.Hour
 
+// stated is a statement of receiver keys with what was read from it. To verify its signature takes longer than
+// to look at the token.
+type stated struct {
+	text string
+	syncpkg.ReceiverKeys
+}
+
+// holds tells whether the statement is about these keys, and need not be renewed.
+func (k *stated) holds(transport, seal []byte, now time.Time) bool {
+	return bytes.Equal(k.Transport, transport) && bytes.Equal(k.Seal.Public, seal) &&
+		!k.Created.After(now.Add(syncpkg.MaxSkew)) && now.Before(k.NotAfter.Add(-receiverLife/2))
+}
+
 // receiver makes sure that the token has a transport key and that there is a valid statement of it,
 // signed by the node's identity key.
 func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
@@ -165,12 +179,20 @@ func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
 		return err
 	}
 	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec, old := t.rec, t.stated
 	now := s.m.node.cfg.Now()
-	mine := func(_, _, _ string) (*ecdsa.PublicKey, error) { return pik.Public().(*ecdsa.PublicKey), nil }
-	old, err := syncpkg.VerifyReceiverKeys(rec.Receiver, mine, now)
-	if err == nil && bytes.Equal(old.Transport, public.Bytes()) && bytes.Equal(old.Seal.Public, sealing.PublicKey().Bytes()) && now.Before(old.NotAfter.Add(-receiverLife/2)) {
+	t.attested = now
+	s.mu.Unlock()
+	if old.text != rec.Receiver {
+		mine := func(_, _, _ string) (*ecdsa.PublicKey, error) { return pik.Public().(*ecdsa.PublicKey), nil }
+		if old.ReceiverKeys, err = syncpkg.VerifyReceiverKeys(rec.Receiver, mine, now); err == nil {
+			old.text = rec.Receiver
+			s.mu.Lock()
+			t.stated = old
+			s.mu.Unlock()
+		}
+	}
+	if err == nil && old.holds(public.Bytes(), sealing.PublicKey().Bytes(), now) {
 		return nil
 	}
 	statement, err := syncpkg.SignReceiverKeys(syncpkg.ReceiverKeys{
@@ -252,6 +274,8 @@ func (s *Slots) activate(ctx context.Context) {
 			seats = append(seats, t)
 		}
 		s.mu.Unlock()
+		var work sync.WaitGroup
+		turn := make(chan struct{}, openAtOnce) // reports that come together are committed together
 		for _, t := range seats {
 			if !t.changing.TryLock() {
 				continue // whoever is changing it reports at the end, or nudges this loop
@@ -259,8 +283,13 @@ func (s *Slots) activate(ctx context.Context) {
 			s.openStored(ctx, t)
 			s.attest(ctx, t)
 			t.changing.Unlock()
-			s.report(ctx, t)
+			work.Go(func() {
+				turn <- struct{}{}
+				s.report(ctx, t)
+				<-turn
+			})
 		}
+		work.Wait()
 		select {
 		case <-s.wake:
 		case <-time.After(5 * time.Second):

@@ -39,6 +39,7 @@ type seat struct {
 	since    time.Time
 	by       string    // who opened it
 	changes  int       // of the code, since the node started
+	stated   stated    // the statement of its receiver keys, as it was last verified
 	attested time.Time // when the statement of its receiver keys was last looked at, by Config.Now
 	resting  time.Time // a scheduled change that failed is not tried again before
 
