@@ -97,10 +97,15 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 	return names, pages
 }
 
-// narrow fails when the page is wider than the window.
+// narrow fails when the page is wider than the window, or a card cuts off what is in it.
 func (c *chromium) narrow(where string) {
 	c.t.Helper()
 	if over := evaluate[int](c, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 		c.t.Errorf("%s: the page is %d pixels wider than the window", where, over)
+	}
+	cut := evaluate[string](c, `[...document.querySelectorAll("main .card *:not(.vh)")].filter(e => !e.closest(".table-wrap, pre, svg, .vh") &&
+		e.getBoundingClientRect().right > e.closest(".card").getBoundingClientRect().right + 1).map(e => e.outerHTML.slice(0, 100)).slice(0, 3).join("; ")`)
+	if cut != "" {
+		c.t.Errorf("%s: cut off by a card: %s", where, cut)
 	}
 }
