@@ -319,6 +319,9 @@ func pagesToUse(nodes []*appliance, waiting, imported string) []seen {
 		}}
 	}
 	list := []seen{login(nodes[2], "preview", packagePath(waiting)), login(nodes[1], "job-import", jobPath(imported)), at(nodes[2], "slot-absent", "/slots/Timestamping")}
+	list = append(list, seen{"identity-open", nodes[0].site.URL + "/identity", func(c *chromium) {
+		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("steps").open = document.getElementById("renew").open = true`), chromedp.WaitVisible(chromedp.ID("renew-certificate")))
+	}})
 	list = append(list, seen{"slot-rotation", nodes[0].site.URL + "/slots/IssuingCA-G2", func(c *chromium) {
 		c.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("rotation").open = document.getElementById("mode").open = true`), chromedp.WaitVisible(chromedp.ID("rotation-days")))
 	}})

@@ -3,12 +3,16 @@ package webconf
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -218,6 +222,17 @@ func identityFiles(t *testing.T, b *browser) {
 	}
 	if strings.Count(chain.body, "BEGIN CERTIFICATE") != 2 || !strings.HasSuffix(chain.body, owner.body) || !strings.Contains(chain.header.Get("Content-Disposition"), "node2-chain.pem") {
 		t.Errorf("chain.pem: %d %v %s", chain.status, chain.header, chain.body)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"owner.pem": owner.body, "chain.pem": chain.body} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(hsmtest.Tool(t, "openssl"), "verify", "-x509_strict", "-CAfile", "owner.pem", "chain.pem")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("openssl verify: %v\n%s", err, out)
 	}
 }
 
