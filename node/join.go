@@ -53,18 +53,16 @@ func (n *Node) JoinUnder(ctx context.Context, address, fingerprint, code string,
 }
 
 func (n *Node) join(ctx context.Context, address, fingerprint, code string, c *Certified) (*Member, error) {
-	if _, err := n.Member(); errors.Is(err, ErrSealed) {
+	if _, err := n.fresh(); err != nil {
 		return nil, err
-	} else if err == nil {
-		return nil, fmt.Errorf("node %s is in a cluster already: only a node that was never used can join", n.cfg.Name)
 	}
 	done, err := n.mayEnter()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	rec, err := get[identityRecord](n.store, bucketIdentity, single)
-	if err != nil && !errors.Is(err, errAbsent) {
+	rec, err := n.fresh()
+	if err != nil {
 		return nil, err
 	}
 	if rec.HoldsOwner || rec.Elsewhere {
