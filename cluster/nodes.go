@@ -105,9 +105,6 @@ func (s *State) protocol() int {
 	return low
 }
 
-// CheckClusterName checks the name of a cluster, which is for people: one line of 1 to 64 bytes.
-func CheckClusterName(s string) error { return checkLine("cluster name", s, 64) }
-
 // CreateCluster makes the cluster, with its first node.
 type CreateCluster struct {
 	ID    string `json:"id"`    // NewID

@@ -6,6 +6,9 @@ package cluster
 // CheckLabel tells whether a slot can have this label.
 func CheckLabel(label string) error { return checkLabel(label) }
 
+// CheckClusterName tells whether a cluster can have this name, which is for people.
+func CheckClusterName(name string) error { return checkLine("cluster name", name, 64) }
+
 // CheckNodeName tells whether a node can have this name.
 func CheckNodeName(name string) error { return checkName("node name", name) }
 

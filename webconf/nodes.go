@@ -37,6 +37,17 @@ func (v clusterView) Tolerates() int { return max(0, v.Voters-v.Needed) }
 // Others tells whether there is a node to remove.
 func (v clusterView) Others() bool { return len(v.Nodes) > 1 }
 
+// Removable are the other nodes.
+func (v clusterView) Removable() []string {
+	var names []string
+	for _, n := range v.Nodes {
+		if !n.Here {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
 // Life is how long the invitation is good once it is approved.
 func (v clusterView) Life() string { return span(time.Duration(v.Invitation.Seconds) * time.Second) }
 

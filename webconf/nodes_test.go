@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/identity"
+	"github.com/keyferry/keyferry/node"
 )
 
 // TestRemoveNode takes a node out of a real cluster, with the name typed, and after others have approved it.
@@ -26,7 +27,16 @@ func TestRemoveNode(t *testing.T) {
 	}
 	alice.post("/cluster/remove", "name", "node1").wants(t, http.StatusUnprocessableEntity, "cannot remove itself")
 	a.colleague(t, "carl", cluster.RoleGrant{Role: cluster.CryptoOfficer}).post("/cluster/remove", "name", "node2").wants(t, http.StatusForbidden)
+	alice.get("/cluster/replace/node2").wants(t, http.StatusOK, "What node2 holds", "no token in a slot", "It answers now")
+	alice.get("/cluster/replace/Node%20X").wants(t, http.StatusBadRequest)
 	s := newSocket(t, a.web)
+	var l node.Losses
+	if s.ask(get, "/cluster/nodes/node2/losses", nil, http.StatusOK, &l); !l.Member || !l.Answers || l.Owner || l.Slots == nil {
+		t.Errorf("losses: %+v", l)
+	}
+	if s.ask(get, "/cluster/nodes/node1/losses", nil, http.StatusOK, &l); !l.Owner {
+		t.Errorf("the node with the owner key: %+v", l)
+	}
 	s.refused(s.send(remove, "/cluster/nodes/node3", "", nil), http.StatusNotFound, "not_found")
 	if err := a.Approvals.SetPolicy(t.Context(), root, "node.remove", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)
@@ -47,6 +57,11 @@ func TestRemoveNode(t *testing.T) {
 	if err := gone.Approvals.RemovePolicy(t.Context(), root, "node.remove", nil); err == nil {
 		t.Error("a node that was removed changes the cluster")
 	}
+	alice.get("/cluster/replace/node2").wants(t, http.StatusOK, "There is no member of that name", "Add a node")
+	if _, err := a.Invite(t.Context(), root, "node2", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	alice.get("/cluster/replace/node2").wants(t, http.StatusOK, "An invitation for this name is open.")
 	if r := alice.get("/cluster"); r.status != http.StatusOK {
 		t.Errorf("the page of a cluster of one: %d", r.status)
 	}

@@ -94,6 +94,10 @@ func plainPages(v *situation, text string) []page {
 		{Name: "account", Title: "Account", Nav: "/account", Form: newForm("password", nil), Data: accountView{cluster.Account{Name: "alice", By: "console/" + text}, []string{text}, "15 min", "8 h", meansOf(v, text, true), newCustodianView(v.State, "alice")}},
 		{Name: "error", Title: text, Data: errorView{500, text}},
 	}
+	for _, l := range []node.Losses{{Node: "node2", Member: true, Owner: true, Alone: 1, Keys: 2, Apps: []string{text}, Slots: []node.LossesSlot{{Slot: text, Keys: 1, Alone: 1, Shared: true}, {Slot: "b", Others: []string{"node1", text}}}},
+		{Node: "node2", Member: true, Answers: true}, {Node: "node9"}} {
+		list = append(list, page{Name: "replace", Title: "Replace", Nav: "/cluster", Data: newReplaceView(v, l)})
+	}
 	list = append(list, auditEntryPages(v, text)...)
 	list = append(list, peoplePages(v, text)...)
 	list = append(list, approvalPages(v, text)...)

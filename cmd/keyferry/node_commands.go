@@ -256,7 +256,7 @@ func (a *app) hsmCommand() *cobra.Command {
 }
 
 func (a *app) clusterCommand() *cobra.Command {
-	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster, and remove them"}
+	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster, weigh and remove them"}
 	var hours int
 	invite := &cobra.Command{
 		Use:   "invite [NODE]",
@@ -293,8 +293,44 @@ func (a *app) clusterCommand() *cobra.Command {
 		},
 	}
 	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
-	c.AddCommand(a.dataFlag(invite), a.clusterRemove())
+	c.AddCommand(a.dataFlag(invite), a.clusterLosses(), a.clusterRemove())
 	return c
+}
+
+func (a *app) clusterLosses() *cobra.Command {
+	return a.dataFlag(&cobra.Command{
+		Use:   "losses NODE",
+		Short: "Say what goes with a node that is removed or lost",
+		Long: `Say what goes with a node that is removed, or whose HSM is lost: the keys that no other node has, the tokens whose code custodians
+share, the applications that run only there. It is what the node has reported last. To replace a node that is broken for good, remove it, invite a new one
+under the same name, make its slots, and synchronize the keys.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			l, err := get[node.Losses](c.Context(), a.client(), "/cluster/nodes/"+segment(args[0])+"/losses")
+			if err != nil {
+				return err
+			}
+			if !l.Member {
+				return fmt.Errorf("there is no node %q in this cluster", l.Node)
+			}
+			return a.print(l, func(row func(...any)) {
+				row("SLOT", "KEYS", "ONLY THERE", "OTHER NODES", "CODE")
+				for _, s := range l.Slots {
+					code := "of its own"
+					if s.Shared {
+						code = "shared by custodians, given up with the node"
+					}
+					row(s.Slot, s.Keys, s.Alone, cmp.Or(strings.Join(s.Others, ", "), "none"), code)
+				}
+				if l.Owner {
+					row("No other node that answers has the owner key: without it no node can be let in.")
+				}
+				if len(l.Apps) > 0 {
+					row("Applications only there: " + strings.Join(l.Apps, ", "))
+				}
+			})
+		},
+	})
 }
 
 func (a *app) clusterRemove() *cobra.Command {
