@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,15 +26,19 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 
 var console = cluster.Actor{Kind: cluster.ByConsole, Name: "root"}
 
-// freeAddress finds an address that nothing listens on.
+// freeAddress finds an address that nothing listens on. It is below the ports that systems give to outgoing
+// connections, because a node may listen on it only much later.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10000+mathrand.IntN(20000))
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // testConfig describes a node on a SoftHSM of its own.
