@@ -115,10 +115,11 @@ func (b *tab) see(words string) {
 	b.do("see "+words, chromedp.WaitVisible(chromedp.Search(fmt.Sprintf(`//main//*[contains(normalize-space(.), %q)]`, words))))
 }
 
-// reloadUntil loads the page again until it says something: it shows what other nodes do.
+// reloadUntil loads the page again until it says something: it shows what other nodes do. A page that loads
+// itself again at the same moment may spoil that; the next time does it.
 func (b *tab) reloadUntil(words string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		text, err := chromedp.Run(b.ctx, chromedp.Text(chromedp.CSS("main")))
 		if err == nil && strings.Contains(strings.Join(strings.Fields(text), " "), words) {
 			return
@@ -127,7 +128,9 @@ func (b *tab) reloadUntil(words string) {
 			b.screenshot("failed")
 			b.t.Fatalf("the page never said %q (%v):\n%s", words, err, text)
 		}
-		b.do("reload", chromedp.Sleep(300*time.Millisecond), chromedp.Reload())
+		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+		chromedp.Do(ctx, chromedp.Sleep(300*time.Millisecond), chromedp.Reload())
+		cancel()
 	}
 }
 

@@ -36,6 +36,11 @@ func killedImports(all, t *testing.T, d *testDemo) {
 		public := filepath.Join(t.TempDir(), "public.der")
 		first.writePublic(t, id+"01", public)
 		d.waitCoverage(t, 0, label+" rsa", node.Present, "node1")
+		d.settle(t, "node1 knows that both can travel", func() bool { // it may have seen a key half written
+			k, _ := d.coverage(t, 0, label)
+			rsa, _ := d.coverage(t, 0, label+" rsa")
+			return !strings.Contains(fmt.Sprint(k.Reasons, rsa.Reasons), "public key is not on the token")
+		})
 		file := filepath.Join(t.TempDir(), "crash.keyferry")
 		d.must(t, 0, "", "sync", "build", "--slot", d.Slots[0].Label, "--to", "node2", "-o", file)
 

@@ -185,7 +185,7 @@ var twoCustodians = []string{"anna", "berta"}
 
 func passphraseOf(custodian string) string { return "the passphrase of " + custodian + "\n" }
 
-// custodians makes them: each logs in at the console, for the first time.
+// custodians makes them.
 func (n *loneNode) custodians() {
 	n.t.Helper()
 	for _, name := range twoCustodians {
@@ -195,29 +195,32 @@ func (n *loneNode) custodians() {
 		if err := json.Unmarshal([]byte(n.must("", "people", "add", name, "--role", "crypto-user", "-o", "json")), &made); err != nil {
 			n.t.Fatal(err)
 		}
-		jar, err := cookiejar.New(nil)
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		browser := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-		own, passphrase := "the password of "+name, strings.TrimSpace(passphraseOf(name))
-		n.post(browser, "/login", url.Values{"name": {name}, "password": {made.Password}})
-		n.post(browser, "/account/password", url.Values{"old": {made.Password}, "new": {own}, "again": {own}})
-		n.post(browser, "/account/custodian", url.Values{"new": {passphrase}, "again": {passphrase}})
+		enroll(n.t, "https://"+n.console(), demoPerson{name, made.Password}, strings.TrimSpace(passphraseOf(name)))
 	}
 }
 
-// post sends a form, and follows to the page that answers it.
-func (n *loneNode) post(browser *http.Client, path string, fields url.Values) {
-	n.t.Helper()
-	resp, err := browser.PostForm("https://"+n.console()+path, fields)
+// enroll does what becomeCustodian does in a browser, with nothing but its forms.
+func enroll(t *testing.T, webconf string, p demoPerson, passphrase string) {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	if page, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-		n.t.Fatalf("%s: %s, %v\n%s", path, resp.Status, err, page)
+	browser := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	post := func(path string, fields url.Values) {
+		t.Helper()
+		resp, err := browser.PostForm(webconf+path, fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if page, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK { // of the page that answers
+			t.Fatalf("%s: %s, %v\n%s", path, resp.Status, err, page)
+		}
 	}
+	post("/login", url.Values{"name": {p.name}, "password": {p.password}})
+	post("/account/password", url.Values{"old": {p.password}, "new": {p.own()}, "again": {p.own()}})
+	post("/account/custodian", url.Values{"new": {passphrase}, "again": {passphrase}})
 }
 
 // come has both custodians give what the node asks for. It fails where a token refuses what comes of it.

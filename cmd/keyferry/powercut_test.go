@@ -23,8 +23,8 @@ func powerCut(all, t *testing.T, d *testDemo) {
 	people := custodians(t, d)
 	a, b, c := openBrowser(t, d.CAFile), openBrowser(t, d.CAFile), openBrowser(t, d.CAFile)
 	a.becomeCustodian(d.Nodes[0].WebConf, people["anna"])
-	b.becomeCustodian(d.Nodes[1].WebConf, people["bert"])
-	c.becomeCustodian(d.Nodes[2].WebConf, people["cleo"])
+	enroll(t, d.Nodes[1].WebConf, people["bert"], "passphrase of bert")
+	enroll(t, d.Nodes[2].WebConf, people["cleo"], "passphrase of cleo")
 	for i := range d.Nodes {
 		d.must(t, i, "", "slots", "create", "vault")
 	}
@@ -179,9 +179,9 @@ func (d *testDemo) states(t *testing.T) map[string]string {
 // settle waits until something is so.
 func (d *testDemo) settle(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !f(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in a minute: %s; the slots are %v", what, d.states(t))
+			t.Fatalf("not in two minutes: %s; the slots are %v", what, d.states(t))
 		}
 	}
 }
