@@ -50,11 +50,12 @@ type Checkpoint struct {
 	Seq       uint64    `json:"seq"`
 	Hash      string    `json:"hash"` // of the entry Seq
 	Time      time.Time `json:"time"`
-	Key       string    `json:"key"`       // KeyHash of the identity that signed: in Signers
+	Signer    string    `json:"signer"`    // CertificateHash of the identity that signed: in Signers
 	Statement string    `json:"statement"` // JWS
 }
 
-// Signer is an identity that signed a checkpoint. The node may have another one by now, or be gone.
+// Signer is an identity that signed a checkpoint. The node may have another one by now, or another certificate
+// for the same key, or be gone.
 type Signer struct {
 	Node     string `json:"node"`
 	Identity []byte `json:"identity"` // certificate (PIC), DER
@@ -97,9 +98,9 @@ func (c *SignAudit) apply(s *State, m Meta) error {
 	if len(s.Checkpoints) >= maxCheckpoints {
 		s.thinCheckpoints()
 	}
-	s.Checkpoints = append(s.Checkpoints, Checkpoint{Node: m.Node, Seq: c.Seq, Hash: c.Hash, Time: m.Time, Key: node.Key, Statement: c.Statement})
-	if _, known := s.Signers[node.Key]; !known {
-		s.Signers = with(s.Signers, node.Key, Signer{Node: m.Node, Identity: node.Identity})
+	s.Checkpoints = append(s.Checkpoints, Checkpoint{Node: m.Node, Seq: c.Seq, Hash: c.Hash, Time: m.Time, Signer: CertificateHash(node.Identity), Statement: c.Statement})
+	if hash := CertificateHash(node.Identity); s.Signers[hash].Node == "" {
+		s.Signers = with(s.Signers, hash, Signer{Node: m.Node, Identity: node.Identity})
 	}
 	return nil
 }
@@ -125,7 +126,7 @@ func (s *State) thinCheckpoints() {
 	}
 	signers := make(map[string]Signer, len(s.Signers))
 	for _, c := range kept {
-		signers[c.Key] = s.Signers[c.Key]
+		signers[c.Signer] = s.Signers[c.Signer]
 	}
 	s.Checkpoints, s.Signers = kept, signers
 }

@@ -128,11 +128,11 @@ func TestAlerts(t *testing.T) {
 // A signature outlives the identity that made it, and the node.
 func TestSignersAreKept(t *testing.T) {
 	s := play(t, new(State), history()...)
-	old := s.Nodes["node1"].Key
+	old := CertificateHash(s.Nodes["node1"].Identity)
 	other := identityOf("other")
 	s = play(t, s, step{"node1", anna, &ReplaceIdentity{Identity: other.Raw, Key: KeyHash(other)}},
 		step{"node1", daemon1, &SignAudit{Seq: 2, Hash: s.Audit[1].Hash, Statement: "eyJ.c.t"}})
-	if len(s.Signers) != 2 || s.Signers[old].Node != "node1" || s.Signers[KeyHash(other)].Node != "node1" || s.Checkpoints[1].Key != KeyHash(other) {
+	if len(s.Signers) != 2 || s.Signers[old].Node != "node1" || s.Signers[CertificateHash(other.Raw)].Node != "node1" || s.Checkpoints[1].Signer != CertificateHash(other.Raw) {
 		t.Errorf("signers %v, checkpoints %+v", s.Signers, s.Checkpoints)
 	}
 }

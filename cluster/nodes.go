@@ -49,6 +49,12 @@ func KeyHash(identity *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// CertificateHash identifies a certificate: the SHA-256 of its DER form, in hexadecimal.
+func CertificateHash(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
 // validate checks what a node says about itself. Key must be of the certificate: apply compares Key
 // alone, because parsers of certificates differ between versions.
 func (n *Node) validate() error {

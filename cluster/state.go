@@ -35,7 +35,7 @@ type State struct {
 
 	AuditBase   string            `json:"audit_base"`  // hash before the oldest entry of Audit
 	Checkpoints []Checkpoint      `json:"checkpoints"` // as they came; the backing array is shared
-	Signers     map[string]Signer `json:"signers"`     // of the checkpoints, by KeyHash
+	Signers     map[string]Signer `json:"signers"`     // of the checkpoints, by CertificateHash
 }
 
 // Info is what a cluster is.

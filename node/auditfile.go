@@ -180,9 +180,9 @@ func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []c
 
 // signersOf lists the identities behind the signatures of s, and that of the node that exports.
 func signersOf(s *cluster.State, node string) []AuditSigner {
-	known := map[string]AuditSigner{s.Nodes[node].Key: {node, s.Nodes[node].Identity}}
-	for key, signer := range s.Signers {
-		known[key] = AuditSigner{signer.Node, signer.Identity}
+	known := map[string]AuditSigner{cluster.CertificateHash(s.Nodes[node].Identity): {node, s.Nodes[node].Identity}}
+	for hash, signer := range s.Signers {
+		known[hash] = AuditSigner{signer.Node, signer.Identity}
 	}
 	return slices.SortedFunc(maps.Values(known), func(a, b AuditSigner) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), bytes.Compare(a.Identity, b.Identity))

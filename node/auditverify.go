@@ -226,7 +226,9 @@ func (v *auditVerifier) begin(h *auditHeader) error {
 			v.report("line 1: the owner certificate does not vouch for a signer: %v", err)
 		}
 		for print, s := range good {
-			v.signers[print] = s
+			if err := v.signers.add(print, s); err != nil {
+				v.report("line 1: %v", err)
+			}
 		}
 	}
 	v.chain.start(h.First, h.Before)
@@ -277,7 +279,7 @@ func (v *auditVerifier) checkpoint(jws string) {
 // withinLife checks that an identity signed while its certificate was good.
 func (v *auditVerifier) withinLife(node string, at time.Time) error {
 	for _, s := range v.signers {
-		if s.node == node && !at.Before(s.pic.NotBefore) && !at.After(s.pic.NotAfter) {
+		if s.node == node && slices.ContainsFunc(s.pics, func(pic *x509.Certificate) bool { return !at.Before(pic.NotBefore) && !at.After(pic.NotAfter) }) {
 			return nil
 		}
 	}

@@ -41,9 +41,9 @@ func newSignedTrail(t testing.TB, n int) *signedTrail {
 	w.state = &cluster.State{Cluster: cluster.Info{ID: "c1", Name: "Test", Owner: der}, Nodes: map[string]cluster.Node{}, Signers: map[string]cluster.Signer{}}
 	for _, name := range []string{"node1", "node2"} {
 		w.keys[name] = newP521(t)
-		pic := w.identity(t, name, w.keys[name])
+		pic := w.identity(t, name, w.keys[name], trailEpoch)
 		w.state.Nodes[name] = cluster.Node{Name: name, Key: cluster.KeyHash(pic), Identity: pic.Raw}
-		w.state.Signers[cluster.KeyHash(pic)] = cluster.Signer{Node: name, Identity: pic.Raw}
+		w.state.Signers[cluster.CertificateHash(pic.Raw)] = cluster.Signer{Node: name, Identity: pic.Raw}
 	}
 	w.state.AuditBase = cluster.ChainStart("c1")
 	for i := range n {
@@ -66,7 +66,7 @@ func newP521(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func (w *signedTrail) identity(t testing.TB, name string, key *ecdsa.PrivateKey) *x509.Certificate {
+func (w *signedTrail) identity(t testing.TB, name string, key *ecdsa.PrivateKey, made time.Time) *x509.Certificate {
 	t.Helper()
 	csr, err := identity.Request(name, "serial", key)
 	if err != nil {
@@ -76,7 +76,7 @@ func (w *signedTrail) identity(t testing.TB, name string, key *ecdsa.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := identity.Certificate(r, w.poc, w.owner, trailEpoch)
+	der, err := identity.Certificate(r, w.poc, w.owner, made)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func (w *signedTrail) sign(t testing.TB, node string, seq uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.state.Checkpoints = append(w.state.Checkpoints, cluster.Checkpoint{Node: node, Seq: seq, Hash: e.Hash, Time: e.Time, Key: w.state.Nodes[node].Key, Statement: jws})
+	w.state.Checkpoints = append(w.state.Checkpoints, cluster.Checkpoint{Node: node, Seq: seq, Hash: e.Hash, Time: e.Time, Signer: cluster.CertificateHash(w.state.Nodes[node].Identity), Statement: jws})
 }
 
 // export writes the trail as node1 exports it, in lines with their newlines.

@@ -296,7 +296,7 @@ func (t *Trail) Verify(s *cluster.State, c cluster.Checkpoint) error {
 const mostVerified = 2000
 
 func verifyCheckpoint(s *cluster.State, c cluster.Checkpoint, owner *x509.Certificate) error {
-	signer, ok := s.Signers[c.Key]
+	signer, ok := s.Signers[c.Signer]
 	if !ok || signer.Node != c.Node {
 		return fmt.Errorf("the identity that signed for %s is not known", c.Node)
 	}
@@ -316,7 +316,7 @@ type auditSigners map[string]auditIdentity
 
 type auditIdentity struct {
 	node string
-	pic  *x509.Certificate
+	pics []*x509.Certificate // for the key, one after the other
 	key  *ecdsa.PublicKey
 }
 
@@ -339,9 +339,20 @@ func readSigners(list []AuditSigner, owner *x509.Certificate) (auditSigners, err
 		if err != nil {
 			return nil, err
 		}
-		signers[print] = auditIdentity{a.Node, pic, key}
+		if err := signers.add(print, auditIdentity{a.Node, []*x509.Certificate{pic}, key}); err != nil {
+			return nil, err
+		}
 	}
 	return signers, nil
+}
+
+func (a auditSigners) add(print string, more auditIdentity) error {
+	s, known := a[print]
+	if known && s.node != more.node {
+		return fmt.Errorf("the identity key of %q is shown as that of %q, too", s.node, more.node)
+	}
+	a[print] = auditIdentity{more.node, append(slices.Clip(s.pics), more.pics...), more.key}
+	return nil
 }
 
 // trust takes a signature by the key that it names, if that is one of the named node's.
