@@ -1,12 +1,15 @@
 package hsm_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,6 +93,45 @@ func TestModuleHangs(t *testing.T) {
 		t.Errorf("a call into a frozen module: %v", err)
 	}
 	objects(t, tok)
+}
+
+// TestKeyChangedWhileNew: another program gives a key its ID right after it was first seen, as one that is
+// seen half-written gets it. The listing finds that out by itself, without reading everything again.
+func TestKeyChangedWhileNew(t *testing.T) {
+	tool := hsmtest.Tool(t, "pkcs11-tool")
+	cfg := hsmtest.SoftHSM(t, t.TempDir())
+	tok := hsmtest.NewToken(t, hsmtest.Start(t, cfg), "new")
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(tool, append([]string{"--module", cfg.Path, "--token-label", "new", "--login", "--pin", hsmtest.Code}, args...)...)
+		cmd.Env = append(cmd.Environ(), "SOFTHSM2_CONF="+cfg.Env["SOFTHSM2_CONF"])
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	found := func(id byte) bool {
+		list, err := tok.Objects(t.Context(), 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list.Keys, func(k hsm.Key) bool { return bytes.Equal(k.ID, []byte{id}) && k.PublicObject })
+	}
+	found(0)
+	for id := byte(0x10); id < 0x18; id++ { // a slow machine may be too late for one
+		before, after := fmt.Sprintf("%02x", id), fmt.Sprintf("%02x", id+0x10)
+		run("--keypairgen", "--key-type", "EC:prime256v1", "--id", before)
+		if !found(id) {
+			t.Fatalf("the key %s is not listed", before)
+		}
+		run("--type", "pubkey", "--id", before, "--set-id", after)
+		run("--type", "privkey", "--id", before, "--set-id", after)
+		for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+			if found(id + 0x10) {
+				return
+			}
+		}
+	}
+	t.Error("the listing keeps what it saw first")
 }
 
 // TestCodeChangedByOthers changes a code with another program. The module must find that out by one

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -28,9 +29,20 @@ type listing struct {
 type object struct {
 	class   uint
 	values  map[uint][]byte
-	check   []byte // of secret keys
-	loose   bool   // half made
-	session bool   // of an export or import, here or nowhere; concerns nobody else
+	check   []byte    // of secret keys
+	loose   bool      // half made
+	again   time.Time // from when on it is read once more, because another program was perhaps still writing it
+	session bool      // of an export or import, here or nowhere; concerns nobody else
+}
+
+// settling is longer than a module takes to write an object, also on a machine that is busy.
+const settling = time.Second
+
+func (o object) due(now time.Time) bool { return !o.again.IsZero() && now.After(o.again) }
+
+// equal tells whether two readings of an object say the same.
+func (o object) equal(other object) bool {
+	return o.class == other.class && o.loose == other.loose && maps.EqualFunc(o.values, other.values, bytes.Equal)
 }
 
 func (o object) bool(attribute uint) bool {
@@ -79,10 +91,7 @@ func (w *worker) objects(a hsm.ObjectsArgs) (hsm.Objects, error) {
 // list brings the cache of a token up to date.
 func (w *worker) list(t *openToken, s pkcs11.SessionHandle, fresh bool) error {
 	c := &t.cache
-	old := c.objects
-	if fresh {
-		old = nil
-	}
+	old, now := c.objects, time.Now()
 	var changed bool
 	err := w.reading(func() error {
 		handles, err := w.handles(s)
@@ -91,11 +100,17 @@ func (w *worker) list(t *openToken, s pkcs11.SessionHandle, fresh bool) error {
 		}
 		c.objects = make(map[pkcs11.ObjectHandle]object, len(handles))
 		for _, h := range handles {
-			o, known := old[h]
-			if !known || o.loose {
-				was := o.loose
+			was, known := old[h]
+			o := was
+			if fresh || !known || was.loose || was.due(now) {
 				o = w.read(s, h)
-				changed = changed || !o.session && (!known || was != o.loose)
+				if known && !fresh && o.equal(was) {
+					o.check = was.check
+				}
+				if old != nil && !known && !o.session { // what a first listing finds was there before
+					o.again = now.Add(settling)
+				}
+				changed = changed || !o.session && (!known || !o.equal(was))
 			}
 			c.objects[h] = o
 		}
