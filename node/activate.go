@@ -45,7 +45,7 @@ func (s *Slots) activateSince(ctx context.Context, actor cluster.Actor, label st
 	if len(code) == 0 {
 		return refuse("enter the authentication code of slot %q", label)
 	}
-	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
+	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayActivate, "slot.activate", label), func() error {
 		if err := s.login(ctx, t, code, actor.String(), entered); err != nil {
 			return err
 		}
@@ -57,9 +57,7 @@ func (s *Slots) activateSince(ctx context.Context, actor cluster.Actor, label st
 // stopped has come to that, or to nothing. Where custodians are to take over, they find the code at hand for
 // an hour.
 func (s *Slots) settleTyped(t *seat, code []byte) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Mode == cluster.Shared || rec.Mode == cluster.Manual && rec.Next > 0 {
 		if err := s.update(t, func() { t.rec.set(cluster.Manual, nil); t.rec.Told = false }); err != nil {
 			return err
@@ -84,9 +82,7 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Mode == cluster.Generated {
 		return refuse("slot %q has a generated code, so the node would open it again at once; switch it to manual mode first", label)
 	}
@@ -94,7 +90,7 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 	if err != nil {
 		return err
 	}
-	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.deactivate", "slot/" + label, "node " + s.m.Name()}, func() error {
+	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayActivate, "slot.deactivate", label), func() error {
 		err := mod.Token(rec.Serial).Logout(ctx)
 		s.set(t, cluster.Down, waitingReason(rec), false, "")
 		return err
@@ -104,9 +100,7 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 // login opens a token with a code, once, and makes it ready to receive packages. entered is when people
 // entered the code, zero where nobody did. The caller holds t.changing.
 func (s *Slots) login(ctx context.Context, t *seat, code []byte, by string, entered time.Time) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	mod, err := s.m.node.module(rec.Module)
 	if err != nil {
 		return err

@@ -94,9 +94,7 @@ func (s *Slots) code(label string) ([]byte, error) {
 	}
 	t.changing.Lock() // a change of the code or the mode goes on to its end first
 	defer t.changing.Unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	mod, err := s.m.node.module(rec.Module)
 	if err != nil {
 		return nil, err

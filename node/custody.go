@@ -274,9 +274,7 @@ func (c *Custody) leave(ctx context.Context, actor cluster.Actor, n ShareNeed, s
 		return "", "", err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	p := splitOf(c.m.State().Slots[n.Slot], r.split)
 	if rec.Mode != cluster.Shared || rec.Generation != p.Generation {
 		return "", "", refuse("slot %q was changed meanwhile: look again", n.Slot)

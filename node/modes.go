@@ -16,9 +16,7 @@ func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label strin
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Mode != cluster.Manual {
 		return refuse("the code of slot %q was not chosen by people; switch it to manual mode to choose one", label)
 	}
@@ -28,7 +26,7 @@ func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label strin
 	if len(old) == 0 {
 		return refuse("enter the present code of slot %q", label)
 	}
-	return s.m.acts.do(ctx, act{actor, cluster.MayManageSlots, "slot.change-code", "slot/" + label, "node " + s.m.Name()}, func() error {
+	return s.m.acts.do(ctx, s.act(actor, cluster.MayManageSlots, "slot.change-code", label), func() error {
 		return s.changeManual(ctx, t, old, code)
 	})
 }
@@ -72,9 +70,7 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Mode == cluster.Shared && len(old) == 0 {
 		return refuse("slot %q is shared: its custodians have to agree to another mode; where another program has changed the code of the token, give its present code", label)
 	}
@@ -100,9 +96,7 @@ func (s *Slots) SetMode(ctx context.Context, actor cluster.Actor, label, mode st
 // toGenerated stores a new code as pending, gives it to the token, and then counts it as the code. The
 // caller holds t.changing.
 func (s *Slots) toGenerated(ctx context.Context, t *seat, old []byte) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	code, err := generatedCode(rec.MinCode, rec.MaxCode)
 	if err != nil {
 		return err
@@ -145,9 +139,7 @@ func (s *Slots) toGenerated(ctx context.Context, t *seat, old []byte) error {
 
 // toManual gives the token a code that people chose, and forgets the stored one.
 func (s *Slots) toManual(ctx context.Context, t *seat, old, code []byte) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	stored := len(old) == 0
 	if stored {
 		code, err := s.unsealCode(&rec, rec.Code)
@@ -188,9 +180,7 @@ func (s *Slots) toManual(ctx context.Context, t *seat, old, code []byte) error {
 // setCode has the token change its code. Whoever asked may go away meanwhile: the answer must be waited for.
 func (s *Slots) setCode(ctx context.Context, t *seat, old, code []byte) error {
 	ctx = context.WithoutCancel(ctx)
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	mod, err := s.m.node.module(rec.Module)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func (s *Slots) Rotate(ctx context.Context, actor cluster.Actor, label string) e
 	if err := s.mayRotate(t); err != nil {
 		return err
 	}
-	return s.m.acts.do(ctx, act{actor, cluster.MayTendCodes, "slot.rotate", "slot/" + label, "node " + s.m.Name()}, func() error { return s.rotate(ctx, t) })
+	return s.m.acts.do(ctx, s.act(actor, cluster.MayTendCodes, "slot.rotate", label), func() error { return s.rotate(ctx, t) })
 }
 
 // mayRotate refuses a change that would fail, or disturb work on the slot.
@@ -53,9 +53,7 @@ func (s *Slots) mayRotate(t *seat) error {
 
 // rotate changes the code from the stored one to a new one. The caller holds t.changing.
 func (s *Slots) rotate(ctx context.Context, t *seat) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	old, err := s.unsealCode(&rec, rec.Code)
 	if err != nil {
 		return err
@@ -76,23 +74,19 @@ func (s *Slots) TryCode(ctx context.Context, actor cluster.Actor, label string) 
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	switch {
 	case rec.Mode != cluster.Generated:
 		return refuse("the code of slot %q is kept by people, so there is no stored code to try", label)
 	case rec.Refused:
 		return refuse("slot %q: %s", label, refusedReason)
 	}
-	return s.m.acts.doLocally(ctx, act{actor, cluster.MayTendCodes, "slot.try-code", "slot/" + label, "node " + s.m.Name()}, func() error { return s.tryStored(ctx, t) })
+	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayTendCodes, "slot.try-code", label), func() error { return s.tryStored(ctx, t) })
 }
 
 // tryStored tries the stored code. The caller holds t.changing.
 func (s *Slots) tryStored(ctx context.Context, t *seat) error {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	mod, err := s.m.node.module(rec.Module)
 	if err != nil {
 		return err

@@ -93,9 +93,7 @@ func (s *Slots) switchShared(ctx context.Context, actor cluster.Actor, n ShareNe
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	slot := s.m.State().Slots[n.Slot]
 	p := splitOf(slot, n.Splits[0])
 	if newest, ok := slot.Newest(); !ok || newest.ID != p.ID {
@@ -180,9 +178,7 @@ func (s *Slots) Prepare(ctx context.Context, actor cluster.Actor, label string, 
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Mode != cluster.Manual {
 		return refuse("slot %q on node %s is in %s mode: no present code is needed", label, s.m.Name(), rec.Mode)
 	}
@@ -196,7 +192,7 @@ func (s *Slots) Prepare(ctx context.Context, actor cluster.Actor, label string, 
 	if err != nil {
 		return err
 	}
-	return s.m.acts.do(ctx, act{actor, cluster.MayActivate, "slot.prepare", "slot/" + label, "node " + s.m.Name()}, func() error {
+	return s.m.acts.do(ctx, s.act(actor, cluster.MayActivate, "slot.prepare", label), func() error {
 		if held, same := mod.Token(rec.Serial).Holds(code); held && !same {
 			return refuse("that is not the code with which slot %q is open; the token was not asked", label)
 		} else if !held {

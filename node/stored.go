@@ -98,9 +98,7 @@ func (s *Slots) openStored(ctx context.Context, t *seat) {
 // settleOpen ends a change of which the answer did not come, at a token that is open all the same: the
 // module has opened it again since, so what it holds is right.
 func (s *Slots) settleOpen(ctx context.Context, t *seat) {
-	s.mu.Lock()
-	rec := t.rec
-	s.mu.Unlock()
+	rec := s.recordOf(t)
 	if rec.Pending == nil && !rec.Leaving && rec.Next == 0 {
 		return
 	}
