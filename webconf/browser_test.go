@@ -71,7 +71,11 @@ func (c *chromium) do(actions ...chromedp.Action[chromedp.Void]) {
 	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
 	defer cancel()
 	if err := chromedp.Do(ctx, actions...); err != nil {
-		c.t.Fatal(err)
+		after, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+		defer cancel()
+		text, unread := chromedp.Run(after, chromedp.Evaluate[string](`location.pathname + "\n" + document.body.innerText`))
+		c.screenshot("failed")
+		c.t.Fatalf("%v\nThe page says (%v): %s", err, unread, text)
 	}
 }
 

@@ -92,6 +92,7 @@ const (
 	startEntered     = "entered"     // the code was right
 	startAddress     = "address"     // of the member to join through
 	startFingerprint = "fingerprint" // that it showed
+	startLeft        = "left"        // the browser has been told of the other certificate
 )
 
 // errNoCode says that the one-time code was not entered in this browser, or too long ago.
@@ -147,6 +148,9 @@ func showStart(c *call, f *form) error {
 	now := e.Now()
 	if c.started && now.Running {
 		return showEntering(c, now)
+	}
+	if left, _ := c.session.Values[startLeft].(bool); c.m != nil && left {
+		return showLeaving(c)
 	}
 	if c.m != nil {
 		return showDone(c, now)
@@ -352,10 +356,21 @@ func join(c *call) error {
 }
 
 // leaveStart ends the connection, so that the browser makes a new one and meets the other certificate. The
-// pages before it must not: their style would not load any more.
+// pages before it must not: their style would not load any more. A redirect would be quicker than the end of
+// the connection and come by it again, so a page goes on in a moment; and if the browser has more such
+// connections, each ends like this one.
 func leaveStart(c *call) error {
-	if c.m != nil {
-		c.Response().Header().Set("Connection", "close")
+	if c.m == nil {
+		return c.redirect("/")
 	}
-	return c.redirect("/")
+	c.session.Values[startLeft] = true
+	if err := c.save(); err != nil {
+		return err
+	}
+	return showLeaving(c)
+}
+
+func showLeaving(c *call) error {
+	c.Response().Header().Set("Connection", "close")
+	return c.show(page{Name: "leaving", Title: "One moment"})
 }
