@@ -41,9 +41,7 @@ func peopleByCommand(t *testing.T, d *testDemo) {
 	if again := asJSON[withPassword](t, d, 1, "people", "password", "zoe"); again.Password == zoe.Password || !again.Disabled || rolesText(again.Roles) != "auditor" {
 		t.Errorf("changed: %+v", again.Person)
 	}
-	if out := d.must(t, 0, "", "people"); !strings.Contains(out, "disabled") {
-		t.Errorf("people:\n%s", out)
-	}
+	d.settle(t, "node1 knows that zoe is disabled", func() bool { return strings.Contains(d.must(t, 0, "", "people"), "disabled") })
 	d.must(t, 0, "", "people", "enable", "zoe")
 	d.must(t, 0, "", "people", "remove", "zoe")
 	d.says(t, 0, "no account", "", "people", "remove", "zoe")
@@ -52,9 +50,10 @@ func peopleByCommand(t *testing.T, d *testDemo) {
 	d.must(t, 0, "", "people", "roles", "bert", "--role", "crypto-user", "--role", "auditor")
 	d.must(t, 0, "", "people", "roles", "cleo", "--role", "crypto-user", "--role", "auditor")
 	d.must(t, 0, "", "policies", "set", "app.remove", "--needs", "1", "--role", "auditor")
-	if list := asJSON[[]node.PolicyView](t, d, 2, "policies"); len(list) != 1 || list[0].Act != "app.remove" || list[0].Could != 2 {
-		t.Errorf("policies: %+v", list)
-	}
+	d.settle(t, "node3 knows the policy", func() bool {
+		list := asJSON[[]node.PolicyView](t, d, 2, "policies")
+		return len(list) == 1 && list[0].Act == "app.remove" && list[0].Could == 2
+	})
 	d.must(t, 0, "", "apps", "add", "nginx", "--slot", "demo-auto")
 	d.says(t, 0, "approval of 2 people with the role auditor", "", "apps", "remove", "nginx") // at a console one more
 	d.says(t, 0, "approval of 2 people", "", "apps", "remove", "nginx")
@@ -65,6 +64,7 @@ func peopleByCommand(t *testing.T, d *testDemo) {
 	if out := d.must(t, 0, "", "approvals", "show", waiting[0].ID); !strings.Contains(out, "0 of 2") || !strings.Contains(out, waiting[0].Hash) {
 		t.Errorf("the request:\n%s", out)
 	}
+	d.settle(t, "node2 knows the request", func() bool { return len(asJSON[[]node.ApprovalView](t, d, 1, "approvals", "list")) == 1 })
 	d.says(t, 1, "only", "", "approvals", "withdraw", waiting[0].ID) // asked for on node1
 	if v := asJSON[node.ApprovalView](t, d, 0, "approvals", "withdraw", waiting[0].ID); v.State != cluster.ApprovalWithdrawn {
 		t.Errorf("withdrawn: %+v", v)
