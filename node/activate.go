@@ -45,7 +45,7 @@ func (s *Slots) activateSince(ctx context.Context, actor cluster.Actor, label st
 	if len(code) == 0 {
 		return refuse("enter the authentication code of slot %q", label)
 	}
-	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayActivate, "slot.activate", label), func() error {
+	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.activate", "slot/" + label, "node " + s.m.Name()}, func() error {
 		if err := s.login(ctx, t, code, actor.String(), entered); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (s *Slots) Deactivate(ctx context.Context, actor cluster.Actor, label strin
 	if err != nil {
 		return err
 	}
-	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayActivate, "slot.deactivate", label), func() error {
+	return s.m.acts.doLocally(ctx, act{actor, cluster.MayActivate, "slot.deactivate", "slot/" + label, "node " + s.m.Name()}, func() error {
 		err := mod.Token(rec.Serial).Logout(ctx)
 		s.set(t, cluster.Down, waitingReason(rec), false, "")
 		return err

@@ -26,7 +26,7 @@ func (s *Slots) ChangeCode(ctx context.Context, actor cluster.Actor, label strin
 	if len(old) == 0 {
 		return refuse("enter the present code of slot %q", label)
 	}
-	return s.m.acts.do(ctx, s.act(actor, cluster.MayManageSlots, "slot.change-code", label), func() error {
+	return s.m.acts.do(ctx, act{actor, cluster.MayManageSlots, "slot.change-code", "slot/" + label, "node " + s.m.Name()}, func() error {
 		return s.changeManual(ctx, t, old, code)
 	})
 }

@@ -29,7 +29,7 @@ func (s *Slots) Rotate(ctx context.Context, actor cluster.Actor, label string) e
 	if err := s.mayRotate(t); err != nil {
 		return err
 	}
-	return s.m.acts.do(ctx, s.act(actor, cluster.MayTendCodes, "slot.rotate", label), func() error { return s.rotate(ctx, t) })
+	return s.m.acts.do(ctx, act{actor, cluster.MayTendCodes, "slot.rotate", "slot/" + label, "node " + s.m.Name()}, func() error { return s.rotate(ctx, t) })
 }
 
 // mayRotate refuses a change that would fail, or disturb work on the slot.
@@ -81,7 +81,7 @@ func (s *Slots) TryCode(ctx context.Context, actor cluster.Actor, label string) 
 	case rec.Refused:
 		return refuse("slot %q: %s", label, refusedReason)
 	}
-	return s.m.acts.doLocally(ctx, s.act(actor, cluster.MayTendCodes, "slot.try-code", label), func() error { return s.tryStored(ctx, t) })
+	return s.m.acts.doLocally(ctx, act{actor, cluster.MayTendCodes, "slot.try-code", "slot/" + label, "node " + s.m.Name()}, func() error { return s.tryStored(ctx, t) })
 }
 
 // tryStored tries the stored code. The caller holds t.changing.

@@ -192,7 +192,7 @@ func (s *Slots) Prepare(ctx context.Context, actor cluster.Actor, label string, 
 	if err != nil {
 		return err
 	}
-	return s.m.acts.do(ctx, s.act(actor, cluster.MayActivate, "slot.prepare", label), func() error {
+	return s.m.acts.do(ctx, act{actor, cluster.MayActivate, "slot.prepare", "slot/" + label, "node " + s.m.Name()}, func() error {
 		if held, same := mod.Token(rec.Serial).Holds(code); held && !same {
 			return refuse("that is not the code with which slot %q is open; the token was not asked", label)
 		} else if !held {

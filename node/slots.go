@@ -158,11 +158,6 @@ func (s *Slots) recordOf(t *seat) seatRecord {
 	return t.rec
 }
 
-// act is one that changes this node's seat in a slot.
-func (s *Slots) act(actor cluster.Actor, may cluster.Permission, name, label string) act {
-	return act{actor, may, name, "slot/" + label, "node " + s.m.Name()}
-}
-
 // lockCode is lock for whoever brings the present code. When somebody else has changed it during the wait,
 // the token would refuse what was right a moment ago, and count a wrong try.
 func (s *Slots) lockCode(label string) (*seat, func(), error) {
