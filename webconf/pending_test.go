@@ -64,7 +64,7 @@ func TestLockProblems(t *testing.T) {
 	v := plainSituation(3, 1, 0)
 	v.State.Accounts["bob"] = cluster.Account{Name: "bob", Locks: []cluster.Lock{{Node: "node1", Until: v.Now.Add(-time.Second)}, {Node: "node2", Until: v.Now.Add(time.Minute)}}}
 	list := v.problems()
-	if len(list) != 1 || list[0].Severity != warn || list[0].Path != "/people/bob" || list[0].Text != "Too many wrong passwords for the account bob: it is locked on node2." {
+	if len(list) != 1 || list[0].Severity != warn || list[0].Path != meansPath("bob") || list[0].Text != "Too many wrong passwords for the account bob: it is locked on node2." {
 		t.Errorf("problems: %+v", list)
 	}
 }
