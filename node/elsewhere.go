@@ -22,18 +22,11 @@ type Certified struct {
 
 // Request makes the identity key of a new node and asks for a certificate for it. It can be repeated; the key stays.
 func (n *Node) Request(ctx context.Context) (*x509.CertificateRequest, error) {
-	if _, err := n.fresh(); err != nil {
-		return nil, err
-	}
-	done, err := n.mayEnter()
+	rec, done, err := n.mayEnter()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	rec, err := n.fresh()
-	if err != nil {
-		return nil, err
-	}
 	admin, err := n.openAdmin(ctx, &rec)
 	if err != nil {
 		return nil, err
@@ -82,19 +75,12 @@ func (n *Node) under(ctx context.Context, admin *hsm.Token, rec *identityRecord,
 // FoundUnder makes this node the first of a new cluster under an owner whose key is elsewhere. The cluster has no
 // owner key then: each node that is to join brings a certificate of that owner.
 func (n *Node) FoundUnder(ctx context.Context, actor cluster.Actor, name string, c Certified) (Founded, error) {
-	if _, err := n.fresh(); err != nil {
-		return Founded{}, err
-	}
-	done, err := n.mayEnter()
+	rec, done, err := n.mayEnter()
 	if err != nil {
 		return Founded{}, err
 	}
 	defer done()
 	if err := cluster.CheckClusterName(name); err != nil {
-		return Founded{}, err
-	}
-	rec, err := n.fresh()
-	if err != nil {
 		return Founded{}, err
 	}
 	if rec.Owner != nil && !rec.Elsewhere {

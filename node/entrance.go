@@ -297,18 +297,23 @@ func (m *Member) connected(ctx context.Context) error {
 	}
 }
 
-// mayEnter is asked before anything is made: one attempt at a time, and the address for other nodes must be
-// free, which otherwise shows only once the cluster has let the node in. It stays reserved until done.
-func (n *Node) mayEnter() (done func(), err error) {
+// mayEnter is asked before anything is made: one attempt at a time, of a node that belongs to no cluster, and
+// the address for other nodes must be free, which otherwise shows only once the cluster has let the node in. It
+// stays reserved until done. rec is what an interrupted attempt has left.
+func (n *Node) mayEnter() (rec identityRecord, done func(), err error) {
 	e := n.entrance
 	if !e.making.TryLock() {
-		return nil, refuse("this node is entering a cluster at this moment: wait for that to end")
+		return rec, nil, refuse("this node is entering a cluster at this moment: wait for that to end")
+	}
+	if rec, err = n.fresh(); err != nil {
+		e.making.Unlock()
+		return rec, nil, err
 	}
 	if e.reserved, err = net.Listen("tcp", n.cfg.PeerListen); err != nil {
 		e.making.Unlock()
-		return nil, fmt.Errorf("this node cannot listen for other nodes: %w: change [peer] listen in its configuration, or stop what has this address", err)
+		return rec, nil, fmt.Errorf("this node cannot listen for other nodes: %w: change [peer] listen in its configuration, or stop what has this address", err)
 	}
-	return func() {
+	return rec, func() {
 		if e.reserved != nil {
 			e.reserved.Close()
 		}

@@ -28,21 +28,12 @@ type Founded struct {
 // Found makes this node the first of a new cluster: owner key and certificate, the node's identity, its
 // TLS certificate, and the replicated state with one member. It can be repeated after an interruption.
 func (n *Node) Found(ctx context.Context, actor cluster.Actor, name string) (Founded, error) {
-	if _, err := n.Member(); errors.Is(err, ErrSealed) {
-		return Founded{}, err
-	} else if err == nil {
-		return Founded{}, fmt.Errorf("node %s is in a cluster already", n.cfg.Name)
-	}
-	done, err := n.mayEnter()
+	rec, done, err := n.mayEnter()
 	if err != nil {
 		return Founded{}, err
 	}
 	defer done()
 	if err := cluster.CheckClusterName(name); err != nil { // before a certificate says it
-		return Founded{}, err
-	}
-	rec, err := get[identityRecord](n.store, bucketIdentity, single)
-	if err != nil && !errors.Is(err, errAbsent) {
 		return Founded{}, err
 	}
 	if rec.Owner != nil && !rec.HoldsOwner {

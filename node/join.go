@@ -53,18 +53,11 @@ func (n *Node) JoinUnder(ctx context.Context, address, fingerprint, code string,
 }
 
 func (n *Node) join(ctx context.Context, address, fingerprint, code string, c *Certified) (*Member, error) {
-	if _, err := n.fresh(); err != nil {
-		return nil, err
-	}
-	done, err := n.mayEnter()
+	rec, done, err := n.mayEnter()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	rec, err := n.fresh()
-	if err != nil {
-		return nil, err
-	}
 	if rec.HoldsOwner || rec.Elsewhere {
 		return nil, fmt.Errorf("node %s has begun to found the cluster %q: only a node that was never used can join", n.cfg.Name, rec.ClusterName)
 	}
