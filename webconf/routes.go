@@ -2,6 +2,7 @@ package webconf
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/keyferry/keyferry/cluster"
 )
@@ -36,6 +37,11 @@ const (
 
 // consoleRoutes is every page and form of WebConf.
 func consoleRoutes() []route {
+	return slices.Concat(loginRoutes(), slotRoutes(), keyRoutes(), peopleRoutes(), clusterRoutes())
+}
+
+// loginRoutes is how people come in, and what they keep for themselves.
+func loginRoutes() []route {
 	return []route{
 		{get, "/static/:hash/:file", public, staticFile, none},
 		{post, "/theme", public, setTheme, small},
@@ -63,15 +69,12 @@ func consoleRoutes() []route {
 		{post, "/account/remove/:factor/:id", cluster.MayKeepAccount, removeOwnFactor, small},
 		{post, "/account/sessions/end", loggedIn, endOwnSession, small},
 		{post, "/account/sessions/end-all", loggedIn, endOtherSessions, small},
+	}
+}
 
-		{get, "/people/:name/login", cluster.MayManageAccounts, meansPage, none},
-		{post, "/people/:name/login/unlock", cluster.MayManageAccounts, unlockPerson, small},
-		{post, "/people/:name/login/certificates", cluster.MayManageAccounts, addTheirCertificate, small},
-		{get, "/people/:name/login/remove/:factor/:id", cluster.MayManageAccounts, removeTheirPage, none},
-		{post, "/people/:name/login/remove/:factor/:id", cluster.MayManageAccounts, removeTheirFactor, small},
-		{post, "/people/:name/login/sessions/end", cluster.MayManageAccounts, endTheirSession, small},
-		{post, "/people/:name/login/sessions/end-all", cluster.MayManageAccounts, endTheirSessions, small},
-
+// slotRoutes is the node with its HSM, its slots, and who opens them.
+func slotRoutes() []route {
+	return []route{
 		{get, "/", cluster.MayView, statusPage, none},
 		{get, "/hsm", cluster.MayView, hsmPage, none},
 		{post, "/hsm/reload", cluster.MayManageSlots, reloadModule, small},
@@ -103,7 +106,12 @@ func consoleRoutes() []route {
 
 		{get, "/activate", cluster.MayView, activatePage, none},
 		{post, "/activate", cluster.MayActivate, activateAll, small},
+	}
+}
 
+// keyRoutes is how keys travel, and the applications that use them.
+func keyRoutes() []route {
+	return []route{
 		{get, "/sync", cluster.MayView, syncPage, none},
 		{post, "/sync/packages", cluster.MaySynchronize, makePackage, small},
 		{post, "/sync/uploads", cluster.MaySynchronize, uploadPackage, stream},
@@ -121,7 +129,12 @@ func consoleRoutes() []route {
 		{post, "/applications/:name", cluster.MayManageApps, changeApplication, small},
 		{post, "/applications/:name/remove", cluster.MayManageApps, removeApplication, small},
 		{post, "/applications/:name/restart", cluster.MayRestartApps, restartApplication, small},
+	}
+}
 
+// peopleRoutes is who may do what, and what takes several.
+func peopleRoutes() []route {
+	return []route{
 		{get, "/approvals", cluster.MayView, approvalsPage, none},
 		{get, "/approvals/:id", cluster.MayView, approvalPage, none},
 		{post, "/approvals/:id/approve", cluster.MayApprove, approve, small},
@@ -142,6 +155,19 @@ func consoleRoutes() []route {
 		{post, "/people/:name/password", cluster.MayManageAccounts, resetPerson, small},
 		{post, "/people/:name/remove", cluster.MayManageAccounts, removePerson, small},
 
+		{get, "/people/:name/login", cluster.MayManageAccounts, meansPage, none},
+		{post, "/people/:name/login/unlock", cluster.MayManageAccounts, unlockPerson, small},
+		{post, "/people/:name/login/certificates", cluster.MayManageAccounts, addTheirCertificate, small},
+		{get, "/people/:name/login/remove/:factor/:id", cluster.MayManageAccounts, removeTheirPage, none},
+		{post, "/people/:name/login/remove/:factor/:id", cluster.MayManageAccounts, removeTheirFactor, small},
+		{post, "/people/:name/login/sessions/end", cluster.MayManageAccounts, endTheirSession, small},
+		{post, "/people/:name/login/sessions/end-all", cluster.MayManageAccounts, endTheirSessions, small},
+	}
+}
+
+// clusterRoutes is the nodes, their identities and trust, and what was done.
+func clusterRoutes() []route {
+	return []route{
 		{get, "/cluster", cluster.MayView, clusterPage, none},
 		{post, "/cluster/invitations", cluster.MayManageNodes, inviteNode, small},
 		{post, "/cluster/invitations/withdraw", cluster.MayManageNodes, withdrawInvitation, small},
@@ -164,9 +190,16 @@ func consoleRoutes() []route {
 	}
 }
 
+// v1 is the version of the API that there is.
+const v1 = "/api/v1"
+
 // apiRoutes is the JSON API of the Unix socket.
 func apiRoutes() []route {
-	const v1 = "/api/v1"
+	return slices.Concat(apiClusterRoutes(), apiSlotRoutes(), apiKeyRoutes(), apiPeopleRoutes(), apiWorkRoutes())
+}
+
+// apiClusterRoutes is the nodes, their identities and trust.
+func apiClusterRoutes() []route {
 	return []route{
 		{get, v1 + "/status", public, apiStatus, none},
 		{post, v1 + "/cluster/init", public, apiInit, small},
@@ -183,7 +216,12 @@ func apiRoutes() []route {
 		{put, v1 + "/identity/trust/:trusting/:trusted", cluster.MayManageTrust, apiMakeTrust, small},
 		{remove, v1 + "/identity/trust/:trusting/:trusted", cluster.MayManageTrust, apiRemoveTrust, none},
 		{post, v1 + "/first-code", public, apiFirstCode, small},
+	}
+}
 
+// apiSlotRoutes is the node with its HSM, its slots, and who opens them.
+func apiSlotRoutes() []route {
+	return []route{
 		{post, v1 + "/unseal", public, apiUnseal, small},
 		{get, v1 + "/forecast", cluster.MayView, apiForecast, none},
 		{get, v1 + "/custody", cluster.MayView, apiCustody, none},
@@ -208,7 +246,12 @@ func apiRoutes() []route {
 		{get, v1 + "/custodians/needs", cluster.MayView, apiNeeds, none},
 		{put, v1 + "/custodians/:name", cluster.MayActivate, apiSetPassphrase, small}, // of an account that proves itself
 		{get, v1 + "/coverage", cluster.MayView, apiCoverage, none},
+	}
+}
 
+// apiKeyRoutes is how keys travel.
+func apiKeyRoutes() []route {
+	return []route{
 		{get, v1 + "/sync/plan", cluster.MayView, apiPlan, none},
 		{get, v1 + "/sync/packages", cluster.MayView, apiPackages, none},
 		{post, v1 + "/sync/packages", cluster.MaySynchronize, apiBuild, small},
@@ -219,7 +262,12 @@ func apiRoutes() []route {
 		{post, v1 + "/sync/packages/:digest/import", cluster.MaySynchronize, apiImport, small},
 		{post, v1 + "/sync/uploads", cluster.MaySynchronize, apiUpload, stream},
 		{post, v1 + "/sync/inspect", cluster.MayView, apiInspect, stream},
+	}
+}
 
+// apiPeopleRoutes is who may do what, and what takes several.
+func apiPeopleRoutes() []route {
+	return []route{
 		{get, v1 + "/approvals", cluster.MayView, apiApprovals, none},
 		{get, v1 + "/approvals/:id", cluster.MayView, apiApproval, none},
 		{post, v1 + "/approvals/:id/withdraw", cluster.MayWithdraw, apiWithdrawApproval, small},
@@ -232,7 +280,12 @@ func apiRoutes() []route {
 		{put, v1 + "/people/:name", cluster.MayManageAccounts, apiChangePerson, small},
 		{post, v1 + "/people/:name/password", cluster.MayManageAccounts, apiResetPerson, small},
 		{remove, v1 + "/people/:name", cluster.MayManageAccounts, apiRemovePerson, none},
+	}
+}
 
+// apiWorkRoutes is jobs and applications, how people log in, and what was done.
+func apiWorkRoutes() []route {
+	return []route{
 		{get, v1 + "/jobs", cluster.MayView, apiJobs, none},
 		{get, v1 + "/jobs/:id", cluster.MayView, apiJob, none},
 		{get, v1 + "/applications", cluster.MayView, apiApplications, none},
