@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -149,10 +148,9 @@ func (c *CreateCluster) apply(s *State, m Meta) error {
 	return nil
 }
 
-// SetNode is what a node says about itself, whole. The identity key stays what it was: see
-// ReplaceIdentity.
+// SetNode is what a node says about itself, whole. Its identity stays what it was: see ReplaceIdentity.
 type SetNode struct {
-	Node Node `json:"node"` // Status and Joined are ignored
+	Node Node `json:"node"` // Status, Joined and Identity are ignored
 }
 
 func (c *SetNode) Kind() string               { return "node.set" }
@@ -170,7 +168,7 @@ func (c *SetNode) apply(s *State, m Meta) error {
 	if err := s.checkNode(n); err != nil {
 		return err
 	}
-	n.Status, n.Joined = old.Status, old.Joined
+	n.Status, n.Joined, n.Identity = old.Status, old.Joined, old.Identity
 	if changed := n.changes(old); changed != "" {
 		s.Nodes = with(s.Nodes, n.Name, n)
 		s.record(m, Entry{Act: c.Kind(), Object: "node/" + n.Name, Result: Done, Detail: "changed: " + changed})
@@ -190,7 +188,6 @@ func (n Node) changes(old Node) string {
 		{"console address", n.WebURL == old.WebURL},
 		{"version", n.Version == old.Version && n.Protocol == old.Protocol},
 		{"what protects the node key", n.Protector == old.Protector},
-		{"identity certificate", bytes.Equal(n.Identity, old.Identity)},
 	} {
 		if !f.equal {
 			changed = append(changed, f.what)

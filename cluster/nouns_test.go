@@ -1,8 +1,12 @@
 package cluster
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"maps"
+	"math/big"
 	"slices"
 	"testing"
 	"time"
@@ -109,9 +113,18 @@ func TestSetNode(t *testing.T) {
 	}
 	n := testNode("node2")
 	n.PeerAddress, n.Version, n.Status = "10.0.0.2:8441", "1.1", Initializing
+	present, err := x509.ParseCertificate(n.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	later := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: present.Subject, NotAfter: epoch.AddDate(20, 0, 0)}
+	if n.Identity, err = x509.CreateCertificate(rand.Reader, later, &x509.Certificate{Subject: present.Subject}, present.PublicKey, signer); err != nil {
+		t.Fatal(err)
+	}
 	s = play(t, s, step{"node2", daemon2, &SetNode{Node: n}})
 	got := s.Nodes["node2"]
-	if got.PeerAddress != n.PeerAddress || got.Version != "1.1" || got.Status != Connected || got.Joined.IsZero() {
+	if got.PeerAddress != n.PeerAddress || got.Version != "1.1" || got.Status != Connected || got.Joined.IsZero() || !slices.Equal(got.Identity, testNode("node2").Identity) {
 		t.Errorf("node2 is %+v", got)
 	}
 	if e := s.Audit[len(s.Audit)-1]; e.Detail != "changed: peer address, version" {

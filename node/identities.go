@@ -119,6 +119,9 @@ func judgeCertificate(c, poc *x509.Certificate, now time.Time) (CertState, strin
 	case now.Before(c.NotBefore):
 		return CertNotYet, fmt.Sprintf("%s is valid from %s on, and it is %s here: compare the clocks of the nodes", what, show(c.NotBefore), show(now))
 	case now.After(c.NotAfter):
+		if !c.Equal(poc) { // the other nodes do not let it connect any more
+			renew = "remove the node from the cluster and let it join anew"
+		}
 		return CertExpired, fmt.Sprintf("%s ended at %s, and it is %s here: if the clock is right, %s", what, show(c.NotAfter), show(now), renew)
 	case c.Equal(poc):
 	case now.Before(poc.NotBefore) || now.After(poc.NotAfter):

@@ -86,7 +86,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	m.Approvals = &Approvals{m}
 	m.Trust = &Trust{m}
 	if rec.Complete {
-		if err := n.saveIdentity(&rec); err != nil {
+		if err := id.complete(); err != nil { // not rec, which is from before the TLS certificate was made
 			m.link.Close()
 			return err
 		}

@@ -117,34 +117,45 @@ func (m *Member) recertify(ctx context.Context, name string, request []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	n, ok := m.State().Nodes[name]
-	if !ok || n.Key != digestHex(r.RawSubjectPublicKeyInfo) || r.Subject.CommonName != name || r.Subject.SerialNumber != n.Serial {
-		return nil, fmt.Errorf("the request is not for the identity key of node %s", name)
+	registered := func(s *cluster.State) error {
+		n, ok := s.Nodes[name]
+		if !ok || n.Key != digestHex(r.RawSubjectPublicKeyInfo) || r.Subject.CommonName != name || r.Subject.SerialNumber != n.Serial {
+			return fmt.Errorf("the request is not for the identity key of node %s", name)
+		}
+		return nil
+	}
+	if err := registered(m.State()); err != nil {
+		return nil, err
 	}
 	if err := m.node.refuseClock(m.Peers.Seen(name).Clock, name, m.Name()); err != nil {
 		return nil, err
 	}
-	if err := m.awaitRenewal(ctx, name); err != nil {
+	s, err := m.awaitRenewal(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := registered(s); err != nil { // the node may have been removed meanwhile
 		return nil, err
 	}
 	return m.Identity.certify(request, m.node.cfg.Now())
 }
 
-// awaitRenewal finds the act for which a certificate is made. It may reach this node a moment after the question.
-func (m *Member) awaitRenewal(ctx context.Context, name string) error {
+// awaitRenewal finds the act for which a certificate is made, of somebody who may, and returns the state that has
+// it. It may reach this node a moment after the question.
+func (m *Member) awaitRenewal(ctx context.Context, name string) (*cluster.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
 		s, changed := m.Cluster.Watch()
 		for _, a := range s.Acts {
-			if a.Act == renewAct && a.Node == name {
-				return nil
+			if a.Act == renewAct && a.Node == name && cluster.Authorize(s, a.Actor, a.Node, cluster.MayManageNodes, "") == nil {
+				return s, nil
 			}
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("nobody has asked on node %s for its identity to be certified anew", name)
+			return nil, fmt.Errorf("nobody has asked on node %s for its identity to be certified anew", name)
 		}
 	}
 }

@@ -55,6 +55,21 @@ func TestRenewIdentity(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a node that says that it was asked", func(t *testing.T) {
+		begun := &cluster.BeginAct{ID: cluster.NewID(), Act: renewAct, Object: "node/node2", Permission: cluster.MayManageNodes}
+		if _, err := b.Cluster.Apply(t.Context(), &cluster.RecordAct{Actor: b.self(), Begin: begun}, b.self()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "node1 knows of the act", func() bool { return a.State().Acts[begun.ID].Act == renewAct })
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := a.recertify(ctx, "node2", r.Raw); err == nil || !strings.Contains(err.Error(), "nobody has asked") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := b.Cluster.Apply(t.Context(), &cluster.RecordAct{Actor: b.self(), End: &cluster.EndAct{ID: begun.ID, Result: cluster.Failed}}, b.self()); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("a wrong clock", func(t *testing.T) {
 		clock.set(45 * time.Second)
 		defer clock.set(0)
