@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -52,7 +53,7 @@ func (n *Node) fresh() (identityRecord, error) {
 	return rec, err
 }
 
-// under puts the node under an owner elsewhere, unless an interrupted start has done so already.
+// under puts the node under an owner elsewhere.
 func (n *Node) under(ctx context.Context, admin *hsm.Token, rec *identityRecord, c Certified) error {
 	now := n.cfg.Now()
 	if err := identity.CheckOwner(c.Owner, now); err != nil {
@@ -85,6 +86,9 @@ func (n *Node) FoundUnder(ctx context.Context, actor cluster.Actor, name string,
 	}
 	if rec.Owner != nil && !rec.Elsewhere {
 		return Founded{}, refuse("node %s has begun to found or join the cluster %q in another way; finish that, or clear its data directory", n.cfg.Name, rec.ClusterName)
+	}
+	if rec.Elsewhere && !bytes.Equal(rec.Owner, c.Owner.Raw) {
+		return Founded{}, refuse("node %s has begun to found the cluster %q under another owner; finish that, or clear its data directory", n.cfg.Name, rec.ClusterName)
 	}
 	admin, err := n.openAdmin(ctx, &rec)
 	if err != nil {

@@ -111,4 +111,33 @@ func TestOwnerElsewhere(t *testing.T) {
 	if got := m.State().Nodes["node2"]; got.Serial != r2.Subject.SerialNumber || !m.State().Trusts("node1", "node2") {
 		t.Errorf("node2 joined as %+v", got)
 	}
+	joined, err := second.Member()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := joined.Fingerprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := reopen(t, joined).Fingerprint(); after != before || err != nil {
+		t.Errorf("after a restart node2 shows the certificate %s, before it %s: %v", after, before, err)
+	}
+}
+
+// TestOwnerChangesMidway: a start that was interrupted under one owner does not go on under another.
+func TestOwnerChangesMidway(t *testing.T) {
+	owner, other := newOfflineOwner(t), newOfflineOwner(t)
+	n := open(t, testConfig(t, t.TempDir(), "node1"))
+	r := requestOf(t, n)
+	rec, err := n.fresh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Owner, rec.Elsewhere, rec.ClusterName = owner.poc.Raw, true, "begun"
+	if err := n.saveIdentity(&rec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.FoundUnder(t.Context(), console, "test", other.certify(t, r, time.Now())); !IsRefusal(err) || !strings.Contains(err.Error(), "under another owner") {
+		t.Errorf("under another owner: %v", err)
+	}
 }
