@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -37,15 +38,15 @@ that owner and no other. Compare its SHA-256 with what the owner's administrator
 			if err := t.believe(c.Context(), poc, devices); err != nil {
 				return err
 			}
-			if err := t.store.PutOwner(poc); err != nil {
-				return err
-			}
 			return a.each(devices, func(d *identity.Device) (outcome, error) {
 				if err := t.login(c.Context(), d); err != nil {
 					return outcome{}, err
 				}
 				o := outcome{Done: "stands under " + poc.Subject.String(), File: t.store.OwnerPath(), SHA256: identity.Fingerprint(poc)}
-				return o, d.StoreOwner(c.Context(), poc, time.Now())
+				if err := d.StoreOwner(c.Context(), poc, time.Now()); err != nil {
+					return outcome{}, err
+				}
+				return o, t.store.PutOwner(poc) // once a device has taken it, and not before
 			})
 		},
 	})
@@ -154,14 +155,17 @@ func (t *identTool) fetch(ctx context.Context, d *identity.Device) (outcome, err
 	if pic == nil {
 		return outcome{}, fmt.Errorf("device %s has no identity certificate yet", d.Serial)
 	}
-	if poc != nil && pic.CheckSignatureFrom(poc) != nil {
-		poc = nil // signed by itself
+	if poc != nil && bytes.Equal(pic.RawIssuer, pic.RawSubject) && pic.CheckSignatureFrom(pic) == nil {
+		poc = nil
 	}
 	return t.keep(d.Serial, pic, poc)
 }
 
 // keep takes a certificate into the store, and its owner's, nil where it has none. The first owner is asked about.
 func (t *identTool) keep(serial string, pic, poc *x509.Certificate) (outcome, error) {
+	if pic.Subject.SerialNumber != serial {
+		return outcome{}, fmt.Errorf("the identity certificate of device %s names device %q", serial, pic.Subject.SerialNumber)
+	}
 	if poc != nil {
 		if _, err := identity.CheckIdentity(pic, poc, time.Now()); err != nil {
 			return outcome{}, err
