@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +14,6 @@ import (
 
 type identityView struct {
 	Node    string
-	Cluster string
 	Owner   node.Certificate
 	Holders []string // nodes with the owner key
 	Nodes   []node.NodeIdentity
@@ -65,7 +65,7 @@ func showIdentity(c *call, f *form) error {
 }
 
 func newIdentityView(here string, ids node.Identities) identityView {
-	v := identityView{Node: here, Cluster: ids.Cluster, Owner: ids.Owner, Nodes: ids.Nodes, Graph: newTrustGraph(ids, here)}
+	v := identityView{Node: here, Owner: ids.Owner, Nodes: ids.Nodes, Graph: newTrustGraph(ids, here)}
 	edges := map[[2]string]node.TrustEdge{}
 	for _, e := range ids.Edges {
 		edges[[2]string{e.Trusting, e.Trusted}] = e
@@ -121,10 +121,7 @@ func makeTrust(c *call) error {
 	if !f.ok() {
 		return showIdentity(c, f)
 	}
-	if err := c.flash(fmt.Sprintf("%s takes packages from %s from now on. Packages that were made before are not taken.", trusting, trusted)); err != nil {
-		return err
-	}
-	return c.redirect("/identity")
+	return c.done("/identity", fmt.Sprintf("%s takes packages from %s from now on. Packages that were made before are not taken.", trusting, trusted))
 }
 
 type severedView struct {
@@ -170,10 +167,7 @@ func removeTrust(c *call) error {
 	if err := c.m.Trust.Set(c.Request().Context(), c.actor, s.Trusting, s.Trusted, false); err != nil {
 		return err
 	}
-	if err := c.flash(fmt.Sprintf("%s takes nothing from %s any more. The keys that it has stay.", s.Trusting, s.Trusted)); err != nil {
-		return err
-	}
-	return c.redirect("/identity")
+	return c.done("/identity", fmt.Sprintf("%s takes nothing from %s any more. The keys that it has stay.", s.Trusting, s.Trusted))
 }
 
 // renewIdentity has this node certified anew, with what was pasted or by the owner key in the cluster.
@@ -204,8 +198,13 @@ func requestFile(c *call) error {
 	if err != nil {
 		return said(err)
 	}
-	c.attach(r.Subject.SerialNumber + ".csr")
-	return c.Blob(http.StatusOK, "application/pkcs10", identity.EncodeRequest(r))
+	return c.request(r.Subject.SerialNumber, r)
+}
+
+// request sends a certificate request as a file.
+func (c *call) request(name string, r *x509.CertificateRequest) error {
+	c.attach(name + ".csr")
+	return c.Blob(http.StatusOK, "application/x-pem-file", identity.EncodeRequest(r))
 }
 
 func ownerFile(c *call) error {

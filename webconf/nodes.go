@@ -207,10 +207,7 @@ func removeNode(c *call) error {
 		}
 		return showCluster(c, f, nil)
 	}
-	if err := c.flash(fmt.Sprintf("Node %s is removed. Its HSM and its keys were not touched.", name)); err != nil {
-		return err
-	}
-	return c.redirect("/cluster")
+	return c.done("/cluster", fmt.Sprintf("Node %s is removed. Its HSM and its keys were not touched.", name))
 }
 
 type removedView struct {

@@ -136,7 +136,7 @@ type startView struct {
 
 type doneView struct {
 	Node, Cluster, Account, Fingerprint string
-	Founding                            bool
+	Founding, Running                   bool
 	Warning                             string // what was not done
 }
 
@@ -146,16 +146,15 @@ func startPage(c *call) error { return showStart(c, newForm("start", nil)) }
 func showStart(c *call, f *form) error {
 	e := c.srv.node.Entrance()
 	now := e.Now()
-	if c.started && now.Running {
-		return showEntering(c, now)
-	}
-	if left, _ := c.session.Values[startLeft].(bool); c.m != nil && left {
+	left, _ := c.session.Values[startLeft].(bool)
+	switch {
+	case c.m != nil && left:
 		return showLeaving(c)
-	}
-	if c.m != nil {
+	case c.started && now.Running:
+		return showEntering(c, now)
+	case c.m != nil:
 		return showDone(c, now)
-	}
-	if c.alone != nil && !errors.Is(c.alone, node.ErrNotMember) {
+	case c.alone != nil && !errors.Is(c.alone, node.ErrNotMember):
 		return c.alone
 	}
 	v := startView{Node: c.srv.node.Name(), Version: c.srv.node.Version(), Peer: c.srv.node.PeerAddress(), Web: c.srv.node.WebURL(), Module: c.srv.node.AdminModule(),
@@ -187,9 +186,12 @@ func showEntering(c *call, e node.Entry) error {
 }
 
 func showDone(c *call, now node.Entry) error {
-	v := doneView{Node: c.srv.node.Name(), Cluster: c.m.Identity.ClusterName(), Founding: now.Founding, Account: now.Account}
-	if now.Err != nil {
-		v.Warning = sentence(said(now.Err).Error())
+	v := doneView{Node: c.srv.node.Name(), Cluster: c.m.Identity.ClusterName(), Running: now.Running}
+	if c.started { // what only the one who began it is told
+		v.Founding, v.Account = now.Founding, now.Account
+		if now.Err != nil {
+			v.Warning = sentence(said(now.Err).Error())
+		}
 	}
 	var err error
 	if v.Fingerprint, err = c.m.Fingerprint(); err != nil {
@@ -224,7 +226,7 @@ func enterStart(c *call) error {
 	return c.redirect("/")
 }
 
-type foundView struct{ Node, Module string }
+type foundView struct{ Node string }
 
 func foundPage(c *call) error { return showFound(c, newForm("found", nil)) }
 
@@ -232,7 +234,7 @@ func showFound(c *call, f *form) error {
 	if c.m != nil {
 		return c.redirect("/")
 	}
-	return c.show(page{Name: "found", Title: "Make a new cluster", Crumbs: startCrumbs(), Form: f, Data: foundView{c.srv.node.Name(), c.srv.node.AdminModule()}})
+	return c.show(page{Name: "found", Title: "Make a new cluster", Crumbs: startCrumbs(), Form: f, Data: foundView{c.srv.node.Name()}})
 }
 
 func startCrumbs() []crumb { return []crumb{{"First start", "/"}} }
@@ -363,9 +365,11 @@ func leaveStart(c *call) error {
 	if c.m == nil {
 		return c.redirect("/")
 	}
-	c.session.Values[startLeft] = true
-	if err := c.save(); err != nil {
-		return err
+	if c.started { // a stranger's session is not kept
+		c.session.Values[startLeft] = true
+		if err := c.save(); err != nil {
+			return err
+		}
 	}
 	return showLeaving(c)
 }

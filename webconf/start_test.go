@@ -102,6 +102,12 @@ func TestStartByPages(t *testing.T) {
 	}
 	// The browser that stayed goes on with what it has until it leaves; then it has a new connection.
 	b.get("/login").wants(t, http.StatusNotFound)
+	r = stranger.get("/") // a connection from before, too, but not of whoever began it
+	r.wants(t, http.StatusOK, "This node is now in cluster ca-prod", real)
+	if strings.Contains(r.body, testAccount) {
+		t.Error("a stranger is told who the first administrator is")
+	}
+	stranger.get("/leave").wants(t, http.StatusOK, "The console opens")
 	b.get("/leave").wants(t, http.StatusOK, "The console opens")
 	eventually(t, "the browser has a new connection", func() bool { return b.get("/").location() == "/login" })
 	a.loggedIn(t).get("/cluster").wants(t, http.StatusOK, "node1")
@@ -220,7 +226,7 @@ func startPages(text string) (list []page) {
 		list = append(list, page{Name: "start", Title: "Start", Form: newForm("start", nil), Data: v})
 	}
 	for _, f := range []*form{newForm("found", nil), failed("found", text)} {
-		list = append(list, page{Name: "found", Title: "Found", Crumbs: startCrumbs(), Form: f, Data: foundView{"node1", text}})
+		list = append(list, page{Name: "found", Title: "Found", Crumbs: startCrumbs(), Form: f, Data: foundView{"node1"}})
 	}
 	list = append(list, page{Name: "join", Title: "Join", Form: failed("look", text), Data: joinView{Node: "node1"}}, page{Name: "join", Title: "Join", Form: failed("join", text), Data: joinView{"node1", text, "AA:BB:", endDigits}})
 	list = append(list, page{Name: "leaving", Title: "One moment"})
@@ -228,7 +234,8 @@ func startPages(text string) (list []page) {
 		list = append(list, page{Name: "entering", Title: "Enter", Refresh: 2, Data: enteringView{Entry: node.Entry{Founding: founding, Stage: cluster.Initializing}}},
 			page{Name: "entering", Title: "Enter", Refresh: 2, Data: enteringView{node.Entry{Founding: founding, Stage: cluster.Connecting}, "AA:BB"}},
 			page{Name: "entered", Title: "Entered", Data: doneView{Node: "node1", Cluster: text, Account: text, Fingerprint: "AA:BB", Founding: founding}},
-			page{Name: "entered", Title: "Entered", Data: doneView{Node: "node1", Cluster: text, Fingerprint: "AA:BB", Founding: founding, Warning: text}})
+			page{Name: "entered", Title: "Entered", Data: doneView{Node: "node1", Cluster: text, Fingerprint: "AA:BB", Founding: founding, Warning: text}},
+			page{Name: "entered", Title: "Entered", Data: doneView{Node: "node1", Cluster: text, Fingerprint: "AA:BB", Running: true}})
 	}
 	return list
 }

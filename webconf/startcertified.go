@@ -18,8 +18,7 @@ func startRequestFile(c *call) error {
 	if err != nil {
 		return said(err)
 	}
-	c.attach(c.srv.node.Name() + ".csr")
-	return c.Blob(http.StatusOK, "application/x-pem-file", identity.EncodeRequest(r))
+	return c.request(c.srv.node.Name(), r)
 }
 
 // readCertified reads a form in which a node may bring the certificates of an owner elsewhere: both files or none.

@@ -15,7 +15,7 @@ type trustGraph struct {
 	Width, Height int
 	Nodes         []graphNode
 	Lines         []graphLine
-	Mutual, One   int // lines of each kind
+	Mutual        int // lines both ways
 }
 
 // mostDrawn is how many nodes a drawing can show so that lines can be told apart; the table shows more.
@@ -86,10 +86,8 @@ func newTrustGraph(ids node.Identities, here string) *trustGraph {
 				g.Mutual++
 				g.Lines = append(g.Lines, newLine(a, b, true))
 			case there:
-				g.One++
 				g.Lines = append(g.Lines, newLine(a, b, false))
 			case back:
-				g.One++
 				g.Lines = append(g.Lines, newLine(b, a, false))
 			}
 		}
