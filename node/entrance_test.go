@@ -7,7 +7,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,7 +190,15 @@ func joinByMistakes(t *testing.T, m *Member) {
 		t.Fatal(err)
 	}
 	silent.Close()
-	two := open(t, testConfig(t, t.TempDir(), "node2"))
+	cfg, hold := testConfig(t, t.TempDir(), "node2"), make(chan struct{})
+	cfg.Fault = func(step string) {
+		if step == "join: connecting" {
+			<-hold
+		}
+	}
+	two := open(t, cfg)
+	goOn := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(goOn)
 	for address, want := range map[string]string{
 		"": "address", "node1": "address", "https://node1:7443": "address",
 		elsewhere.Listener.Addr().String(): "not that of its console", silent.Addr().String(): "check that it runs",
@@ -230,6 +240,11 @@ func joinByMistakes(t *testing.T, m *Member) {
 	if err := two.Entrance().Join(inv.Address, seen, inv.Code, nil); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "node1 sees that node2 is connecting", func() bool { return m.State().Nodes["node2"].Status == cluster.Connecting })
+	if now := two.Entrance().Now(); !now.Running || slices.Contains(m.Cluster.Status().Voters, "node2") {
+		t.Errorf("node2 is connecting: %+v, voters %v", now, m.Cluster.Status().Voters)
+	}
+	goOn()
 	if now := entered(t, two.Entrance()); now.Err != nil || now.Stage != cluster.Connected {
 		t.Fatalf("%+v", now)
 	}

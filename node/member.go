@@ -218,14 +218,15 @@ func (m *Member) close() {
 func (m *Member) connectLoop(ctx context.Context) {
 	for {
 		s, changed := m.Cluster.Watch()
-		if n, ok := s.Nodes[m.Name()]; ok {
-			if n.Status == cluster.Connected && m.toldSelf(ctx, n) {
+		n, here := s.Nodes[m.Name()]
+		switch {
+		case here && n.Status == cluster.Connected:
+			if m.toldSelf(ctx, n) {
 				return
 			}
-			if n.Status != cluster.Connected {
-				if _, err := m.Cluster.Apply(ctx, &cluster.ConnectNode{Status: cluster.Connected}, m.self()); err != nil {
-					m.log.Info("the cluster does not know yet that this node is ready", "error", err)
-				}
+		case here || m.joined() && m.Removed().IsZero():
+			if err := m.tellEntry(ctx); err != nil {
+				m.log.Info("the cluster does not know yet that this node is ready", "error", err)
 			}
 		}
 		select {
@@ -235,6 +236,25 @@ func (m *Member) connectLoop(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// tellEntry says that this node runs, as soon as it knows who leads, and then that it has caught up: the first
+// of the two is answered once it stands in the state of this node too.
+func (m *Member) tellEntry(ctx context.Context) error {
+	for _, s := range []cluster.NodeStatus{cluster.Connecting, cluster.Connected} {
+		if _, err := m.Cluster.Apply(ctx, &cluster.ConnectNode{Status: s}, m.self()); err != nil {
+			return err
+		}
+		m.node.cfg.Fault("join: " + string(s))
+	}
+	return nil
+}
+
+// joined tells whether others let this node in: one that founds a cluster is in no state before it has.
+func (m *Member) joined() bool {
+	m.Identity.mu.Lock()
+	defer m.Identity.mu.Unlock()
+	return len(m.Identity.rec.Members) > 0
 }
 
 // toldSelf brings the cluster's record of this node up to date: addresses and version may have changed
