@@ -142,7 +142,7 @@ func (c *benchCluster) measure(b *testing.B, kind string, n, round int) {
 	}
 	defer f.Close()
 	began = time.Now()
-	staged, err := c.nodes[1].Sync.Stage(b.Context(), f)
+	staged, err := c.nodes[1].Sync.Stage(b.Context(), console, f)
 	if err != nil {
 		b.Fatal(err)
 	}

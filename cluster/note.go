@@ -15,10 +15,12 @@ const (
 	NoteCodeDiffers  = "slot.code-differs" // another program changed the code of a token
 	NoteAuditDiffers = "audit.differs"     // the trail is not the one that this node signed
 	NoteSyslogGap    = "syslog.gap"        // entries were forgotten before the sink took them
+
+	NotePackageRefused = "package.refused" // brought, looked at, or to be imported
 )
 
 var noteActs = []string{NoteLogin, NoteLogout, NoteLoginRefused, NoteLocked, NoteShareEntered, NoteShareRefused, NoteShareExpired,
-	NoteCodeDiffers, NoteAuditDiffers, NoteSyslogGap}
+	NoteCodeDiffers, NoteAuditDiffers, NoteSyslogGap, NotePackageRefused}
 
 // RecordNote writes an entry about something that happened on the reporting node and that no other
 // command tells of. The node vouches for who did it, as it does for the people logged in on it: so a note

@@ -26,6 +26,7 @@ const packageLife = 7 * 24 * time.Hour
 type Sync struct {
 	m *Member
 	importing
+	refusals refusals
 }
 
 func (y *Sync) now() time.Time { return y.m.node.cfg.Now() }

@@ -120,7 +120,7 @@ func importByWrongClock(t *testing.T, a, b *Member, seen func(time.Duration), cl
 	waitFor(t, a, "one", "node2", Missing)
 	seen(-50 * time.Second)
 	s := ship(t, a, b, "demo", "node2")
-	p, err := b.Sync.Preview(t.Context(), s.SHA256)
+	p, err := b.Sync.Preview(t.Context(), console, s.SHA256)
 	if err != nil || !strings.Contains(p.Clock, "the clock of node1 is 50 s ahead of that of node2") {
 		t.Errorf("preview: %q, %v", p.Clock, err)
 	}
@@ -137,7 +137,7 @@ func importByWrongClock(t *testing.T, a, b *Member, seen func(time.Duration), cl
 		t.Errorf("the import says nothing of clocks: %s", said)
 	}
 	clock.set(-6 * time.Minute)
-	if _, err := b.Sync.Stage(t.Context(), bytes.NewReader(bytesOf(t, a, s))); !IsRefusal(err) || !strings.Contains(err.Error(), "compare the clocks") {
+	if _, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(bytesOf(t, a, s))); !IsRefusal(err) || !strings.Contains(err.Error(), "compare the clocks") {
 		t.Errorf("six minutes behind: %v", err)
 	}
 	clock.set(8 * 24 * time.Hour)

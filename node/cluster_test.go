@@ -223,7 +223,7 @@ func ship(t testing.TB, from, to *Member, slot string, receivers ...string) Stag
 		t.Fatal(err)
 	}
 	defer f.Close()
-	staged, err := to.Sync.Stage(t.Context(), f)
+	staged, err := to.Sync.Stage(t.Context(), console, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestTravel(t *testing.T) {
 	}
 	for _, m := range members[1:] {
 		staged := ship(t, members[0], m, "demo-ca")
-		preview, err := m.Sync.Preview(t.Context(), staged.SHA256)
+		preview, err := m.Sync.Preview(t.Context(), console, staged.SHA256)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -121,26 +121,47 @@ func TestRefusedPackages(t *testing.T) {
 		{"a good head and 1 GiB", io.MultiReader(bytes.NewReader(good), io.LimitReader(zeros{}, 1<<30)), syncpkg.ErrMalformed, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := members[1].Sync.Stage(t.Context(), c.file)
+			_, err := members[1].Sync.Stage(t.Context(), console, c.file)
 			if !errors.Is(err, c.want) || !IsRefusal(err) || !strings.Contains(fmt.Sprint(err), c.says) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
+	t.Run("are in the trail", func(t *testing.T) {
+		if _, err := members[1].Sync.Stage(t.Context(), console, strings.NewReader("Dear administrator,\n")); err == nil { // again
+			t.Error("a text file was taken")
+		}
+		told := refusedEntries(members[1])
+		if len(told) != 12 { // a body that is damaged and one that is swapped are the same package, refused for the same reason; so are two with bytes behind it
+			t.Errorf("%d entries:\n%s", len(told), strings.Join(told, "\n"))
+		}
+		all := strings.Join(told, "\n")
+		for _, want := range []string{"console/root node2 package refused brought: the head cannot be read (malformed)", "cut short: its body has", "expired", "stranger", "another cluster", "SHA-256 of the header"} {
+			if !strings.Contains(all, want) {
+				t.Errorf("no entry says %q:\n%s", want, all)
+			}
+		}
+		if strings.Contains(all, "Dear") {
+			t.Errorf("the trail says what is in a file that is no package:\n%s", all)
+		}
+	})
 	t.Run("for other receivers", func(t *testing.T) {
-		s, err := members[1].Sync.Stage(t.Context(), bytes.NewReader(forThird)) // it can be kept, and carried on
+		s, err := members[1].Sync.Stage(t.Context(), console, bytes.NewReader(forThird)) // it can be kept, and carried on
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := members[1].Sync.Preview(t.Context(), s.SHA256); !errors.Is(err, syncpkg.ErrNotReceiver) {
+		if _, err := members[1].Sync.Preview(t.Context(), console, s.SHA256); !errors.Is(err, syncpkg.ErrNotReceiver) {
 			t.Errorf("preview: %v", err)
 		}
 		if _, err := members[1].Sync.Import(t.Context(), console, s.SHA256); !errors.Is(err, syncpkg.ErrNotReceiver) {
 			t.Errorf("import: %v", err)
 		}
+		if told := refusedEntries(members[1]); len(told) != 13 || !strings.Contains(told[12], "looked at, ") || !strings.Contains(told[12], "package/"+s.Header.ID) {
+			t.Errorf("the last of %d entries is %q", len(told), told[len(told)-1])
+		}
 	})
 	t.Run("by the node that made it", func(t *testing.T) {
-		s, err := members[0].Sync.Stage(t.Context(), bytes.NewReader(good))
+		s, err := members[0].Sync.Stage(t.Context(), console, bytes.NewReader(good))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +170,7 @@ func TestRefusedPackages(t *testing.T) {
 		}
 	})
 	t.Run("from a node that is not trusted any more", func(t *testing.T) {
-		s, err := members[1].Sync.Stage(t.Context(), bytes.NewReader(good))
+		s, err := members[1].Sync.Stage(t.Context(), console, bytes.NewReader(good))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,6 +179,9 @@ func TestRefusedPackages(t *testing.T) {
 		}
 		if _, err := members[1].Sync.Import(t.Context(), console, s.SHA256); !errors.Is(err, syncpkg.ErrUntrusted) {
 			t.Errorf("import: %v", err)
+		}
+		if told := refusedEntries(members[1]); len(told) != 15 || !strings.Contains(told[14], "to be imported, ") || !strings.Contains(told[14], "does not trust node node1 any more") {
+			t.Errorf("the last of %d entries is %q", len(told), told[len(told)-1])
 		}
 		if _, err := members[0].Sync.Build(t.Context(), console, "demo", []string{"node2"}); !IsRefusal(err) || !strings.Contains(fmt.Sprint(err), "trust") {
 			t.Errorf("build: %v", err)
@@ -184,7 +208,7 @@ func TestImport(t *testing.T) {
 	a, b := members[0], members[1]
 	importOn := func(file []byte) (Job, error) {
 		t.Helper()
-		s, err := b.Sync.Stage(t.Context(), bytes.NewReader(file))
+		s, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,11 +229,11 @@ func TestImport(t *testing.T) {
 			}
 		}
 		checkReceipts(t, members)
-		s, err := b.Sync.Stage(t.Context(), bytes.NewReader(file))
+		s, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err := b.Sync.Preview(t.Context(), s.SHA256); err != nil || p.Imported.IsZero() || p.There != 1 {
+		if p, err := b.Sync.Preview(t.Context(), console, s.SHA256); err != nil || p.Imported.IsZero() || p.There != 1 {
 			t.Errorf("preview of an imported package: %+v, %v", p, err)
 		}
 	})

@@ -37,7 +37,8 @@ type importing struct {
 }
 
 func newSync(m *Member) *Sync {
-	return &Sync{m: m, importing: importing{busy: map[string]bool{}, retry: map[string]pause{}}}
+	return &Sync{m: m, importing: importing{busy: map[string]bool{}, retry: map[string]pause{}},
+		refusals: refusals{told: map[refused]time.Time{}, spans: map[cluster.Actor]refusedIn{}}}
 }
 
 // acquire takes a slot for an import; release gives it back.
@@ -63,6 +64,7 @@ func (y *Sync) Import(ctx context.Context, actor cluster.Actor, digest string) (
 		return nil, err
 	}
 	if _, err := y.open(s); err != nil {
+		y.tellRefusedKept(ctx, actor, "to be imported", s, err)
 		return nil, err
 	}
 	slot := s.Header.Slot

@@ -71,13 +71,14 @@ func (y *Sync) open(s Staged) (*syncpkg.Package, error) {
 }
 
 // Preview opens a package and compares it with what is on the token, without changing anything.
-func (y *Sync) Preview(ctx context.Context, digest string) (Preview, error) {
+func (y *Sync) Preview(ctx context.Context, actor cluster.Actor, digest string) (Preview, error) {
 	s, err := y.Get(digest)
 	if err != nil {
 		return Preview{}, err
 	}
 	p, err := y.open(s)
 	if err != nil {
+		y.tellRefusedKept(ctx, actor, "looked at", s, err)
 		return Preview{}, err
 	}
 	v := Preview{Staged: s, Keys: []PreviewKey{}, Apps: y.m.Apps.using(s.Header.Slot), Clock: y.clockNote(s.Header.Source)}

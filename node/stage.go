@@ -54,8 +54,8 @@ func (y *Sync) path(digest string) string {
 }
 
 // Stage takes in a package file: it reads it once, to disk, and checks form, source, signature, time and
-// digest on the way. What fails a check is not kept.
-func (y *Sync) Stage(ctx context.Context, r io.Reader) (Staged, error) {
+// digest on the way. What fails a check is not kept, and the audit trail tells who brought it.
+func (y *Sync) Stage(ctx context.Context, actor cluster.Actor, r io.Reader) (Staged, error) {
 	tmp, err := os.CreateTemp(filepath.Join(y.m.node.cfg.Dir, "packages"), ".upload-*")
 	if err != nil {
 		return Staged{}, fmt.Errorf("the package cannot be kept: %w", err)
@@ -66,12 +66,14 @@ func (y *Sync) Stage(ctx context.Context, r io.Reader) (Staged, error) {
 	limited := &io.LimitedReader{R: r, N: maxPackageFile + 1}
 	head, err := syncpkg.Check(io.TeeReader(limited, io.MultiWriter(tmp, sum)), y.now(), y.trustIn(y.now()))
 	if limited.N == 0 {
-		return Staged{}, refuse("the file is larger than %d MiB, which no package is", maxPackageFile>>20)
+		err = &syncpkg.Error{Kind: syncpkg.ErrTooLarge, Err: fmt.Errorf("the file is larger than %d MiB, which no package is", maxPackageFile>>20)}
+	}
+	if err == nil {
+		err = y.madeUnder(head.Header)
 	}
 	if err != nil {
-		return Staged{}, packageError(err)
-	}
-	if err := y.madeUnder(head.Header); err != nil {
+		err = packageError(err)
+		y.tellRefusedFile(ctx, actor, tmp, hex.EncodeToString(sum.Sum(nil)), err)
 		return Staged{}, err
 	}
 	info, err := tmp.Stat()
@@ -86,7 +88,7 @@ func (y *Sync) Stage(ctx context.Context, r io.Reader) (Staged, error) {
 
 // packageError says of a package that was refused what that means.
 func packageError(err error) error {
-	if _, ok := errors.AsType[syncpkg.Kind](err); ok {
+	if _, ok := errors.AsType[syncpkg.Kind](err); ok && !IsRefusal(err) {
 		return refusal{fmt.Errorf("the package is refused: %w", err)}
 	}
 	return err

@@ -186,7 +186,7 @@ func TestTrustDecides(t *testing.T) {
 	newKey(t, a, "demo", ecKey("one"))
 	waitFor(t, a, "one", "node2", Missing)
 	stage := func(file []byte) error {
-		_, err := b.Sync.Stage(t.Context(), bytes.NewReader(file))
+		_, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(file))
 		return err
 	}
 	refused := func(t *testing.T, what string, err error, says string) {
@@ -198,7 +198,7 @@ func TestTrustDecides(t *testing.T) {
 	// refusedEverywhere is for a package that was staged while it was trusted.
 	refusedEverywhere := func(t *testing.T, s Staged, file []byte, says string) {
 		t.Helper()
-		_, err := b.Sync.Preview(t.Context(), s.SHA256)
+		_, err := b.Sync.Preview(t.Context(), console, s.SHA256)
 		refused(t, "preview", err, says)
 		_, err = b.Sync.Import(t.Context(), console, s.SHA256)
 		refused(t, "import", err, says)

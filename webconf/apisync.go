@@ -82,7 +82,7 @@ func apiPreview(c *call) error {
 	if err != nil {
 		return err
 	}
-	p, err := c.m.Sync.Preview(c.Request().Context(), s.SHA256)
+	p, err := c.m.Sync.Preview(c.Request().Context(), c.actor, s.SHA256)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func apiUpload(c *call) error {
 		return err
 	}
 	c.patience(uploadTime)
-	s, err := c.m.Sync.Stage(c.Request().Context(), c.Request().Body)
+	s, err := c.m.Sync.Stage(c.Request().Context(), c.actor, c.Request().Body)
 	if err != nil {
 		c.drain()
 		return err

@@ -41,7 +41,7 @@ func bring(t testing.TB, from, to *appliance, digest string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := to.Sync.Stage(t.Context(), f); err != nil {
+	if _, err := to.Sync.Stage(t.Context(), root, f); err != nil {
 		t.Fatal(err)
 	}
 }

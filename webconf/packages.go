@@ -112,7 +112,7 @@ func recorded(s *situation, digest string, otherwise error) (packageRow, error) 
 
 // preview opens the package and compares it with the token.
 func (v *packageView) preview(c *call, staged node.Staged) {
-	p, err := c.m.Sync.Preview(c.Request().Context(), staged.SHA256)
+	p, err := c.m.Sync.Preview(c.Request().Context(), c.actor, staged.SHA256)
 	if err != nil {
 		v.Problem = sentence(c.settle(err).message)
 		return

@@ -39,7 +39,7 @@ func (c *call) upload() (node.Staged, error) {
 		return node.Staged{}, err
 	}
 	defer file.Close()
-	return c.m.Sync.Stage(c.Request().Context(), file)
+	return c.m.Sync.Stage(c.Request().Context(), c.actor, file)
 }
 
 // filePart finds the file in a multipart form.

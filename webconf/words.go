@@ -315,6 +315,7 @@ var actWords = map[string]string{
 	"slot.set-mode":     "Mode of a slot switched",
 	"sync.build":        "Package made",
 	"sync.import":       "Package imported",
+	"package.refused":   "Package refused",
 	"audit.export":      "Audit trail exported",
 	"audit.differs":     "Audit trail is not the one that was signed",
 	"syslog.gap":        "Entries forgotten before syslog had them",
