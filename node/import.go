@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -255,9 +254,6 @@ func (r *importRun) batches(ctx context.Context, todo []int) error {
 	for left := len(todo); len(todo) > 0; {
 		batch := todo[:min(len(todo), hsm.MaxBatch)]
 		todo = todo[len(batch):]
-		if err := r.stillTrusted(); err != nil { // trust that was removed meanwhile stops it here
-			return err
-		}
 		if err := r.batch(ctx, imp, batch); err != nil {
 			return err
 		}
@@ -286,16 +282,32 @@ func (r *importRun) batch(ctx context.Context, imp *hsm.Import, batch []int) err
 		return fmt.Errorf("the journal cannot be written, so the import stops here: %w", err)
 	}
 	fault("import: journaled")
+	stopped := r.unwrap(ctx, imp, which, send, marks)
+	if err := r.journal.write(marks); err != nil {
+		return fmt.Errorf("the journal cannot be written, so the import stops here: %w", errors.Join(err, stopped))
+	}
+	if stopped == nil {
+		fault("import: proved")
+	}
+	return stopped
+}
+
+// unwrap imports the keys of a batch one by one, so that trust which is removed meanwhile stops it before the next
+// key, and marks those that have proved themselves.
+func (r *importRun) unwrap(ctx context.Context, imp *hsm.Import, which []int, send []hsm.Incoming, marks map[int]journalKey) error {
 	challenge := make([]byte, 32)
 	rand.Read(challenge)
-	arrived, err := imp.Unwrap(ctx, challenge, send)
-	if err != nil {
-		return err
-	}
-	fault("import: unwrapped")
 	for n, i := range which {
+		if err := r.stillTrusted(); err != nil {
+			return err
+		}
+		arrived, err := imp.Unwrap(ctx, challenge, send[n:n+1])
+		if err != nil {
+			return err
+		}
+		r.y.m.node.cfg.Fault("import: unwrapped")
 		k := r.pkg.Content.Keys[i]
-		res := judge(k, challenge, arrived[n])
+		res := judge(k, challenge, arrived[0])
 		r.results[k.Fingerprint()] = res
 		if mark := marks[i]; res.Result == syncpkg.Imported {
 			mark.Done = true
@@ -304,10 +316,6 @@ func (r *importRun) batch(ctx context.Context, imp *hsm.Import, batch []int) err
 			r.pr.say("key %q failed: %s", packagedLabel(k), res.Error)
 		}
 	}
-	if err := r.journal.write(marks); err != nil {
-		return fmt.Errorf("the journal cannot be written, so the import stops here: %w", err)
-	}
-	fault("import: proved")
 	return nil
 }
 
@@ -333,51 +341,6 @@ func (r *importRun) envelope(ctx context.Context) (hsm.Envelope, error) {
 	}
 	c := r.pkg.Head.Header.Context(me, point.Bytes(), r.pkg.Content.Ephemeral)
 	return hsm.Envelope{Transport: transport.Ref, Ephemeral: r.pkg.Content.Ephemeral, Context: c[:], PackageKey: wrapped}, nil
-}
-
-// judge verifies with this process's own eyes what the worker says of an imported key.
-func judge(k syncpkg.Key, challenge []byte, a hsm.Arrived) syncpkg.KeyResult {
-	if a.Err != nil {
-		return result(k, syncpkg.Failed, nil, a.Err)
-	}
-	if k.Class == syncpkg.ClassSecret {
-		if !slices.Equal(a.Proof, k.Check) {
-			return result(k, syncpkg.Failed, nil, errors.New("its check value is not the promised one"))
-		}
-		return result(k, syncpkg.Imported, &syncpkg.Proof{Kind: syncpkg.ProofMAC, Final: a.Final, Value: a.Proof}, nil)
-	}
-	if err := hsm.VerifyProof(k.Public, challenge, a.Proof); err != nil {
-		return result(k, syncpkg.Failed, nil, err)
-	}
-	return result(k, syncpkg.Imported, &syncpkg.Proof{Kind: syncpkg.ProofSignature, Final: a.Final, Challenge: challenge, Value: a.Proof}, nil)
-}
-
-// prove lets a key that an interrupted run had put on the token prove itself.
-func (r *importRun) prove(k syncpkg.Key, o hsm.Objects) syncpkg.KeyResult {
-	challenge := make([]byte, 32)
-	rand.Read(challenge)
-	for _, have := range o.Keys {
-		if fingerprint(have) != k.Fingerprint() {
-			continue
-		}
-		if k.Class == syncpkg.ClassSecret { // its check value is what identified it
-			return result(k, syncpkg.Imported, &syncpkg.Proof{Kind: syncpkg.ProofMAC, Final: true, Value: have.Check}, nil)
-		}
-		proof, err := r.token.Prove(have, challenge)
-		if err != nil {
-			return result(k, syncpkg.AlreadyThere, nil, nil) // it may not sign; it was proved before it was put there
-		}
-		return result(k, syncpkg.Imported, &syncpkg.Proof{Kind: syncpkg.ProofSignature, Final: true, Challenge: challenge, Value: proof}, nil)
-	}
-	return result(k, syncpkg.Failed, nil, errors.New("it is not on the token"))
-}
-
-func result(k syncpkg.Key, res syncpkg.Result, proof *syncpkg.Proof, err error) syncpkg.KeyResult {
-	out := syncpkg.KeyResult{Fingerprint: k.Fingerprint(), ID: k.ID, Label: packagedLabel(k), Result: res, Proof: proof}
-	if err != nil {
-		out.Error = line(err.Error())
-	}
-	return out
 }
 
 func (r *importRun) report() *ImportReport {

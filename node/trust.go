@@ -124,22 +124,37 @@ func (y *Sync) check(head *syncpkg.Head) error {
 	return y.madeUnder(h)
 }
 
-// judged is when and by which state a package was found good.
+// judged is when a package was found good, and by what.
 type judged struct {
-	state *cluster.State
-	at    time.Time
+	at time.Time
+	by grounds
 }
 
-// stillTrusted is check, before each batch of an import. As long as the state is the same one it is asked once a
-// second: it verifies two signatures on P-521, which takes milliseconds, and a small batch does not take many more.
+// grounds are what of the replicated state decides whether a package is taken.
+type grounds struct {
+	member        bool
+	key, identity string // of the source, and its certificate in DER
+	edge          cluster.Edge
+	made          time.Time // as the cluster has recorded it
+}
+
+func (y *Sync) grounds(h syncpkg.Header) grounds {
+	s := y.m.State()
+	n, member := s.Nodes[h.Source]
+	e, _ := s.Edge(y.m.Name(), h.Source)
+	return grounds{member, n.Key, string(n.Identity), e, s.Packages[h.ID].Created}
+}
+
+// stillTrusted is check, before each key of an import. As long as nothing has changed that decides, it is asked once
+// a second: it verifies two signatures on P-521, which takes as long as a key does.
 func (r *importRun) stillTrusted() error {
-	state, now := r.y.m.State(), r.y.now()
-	if state == r.judged.state && now.Sub(r.judged.at).Abs() < time.Second {
+	by, now := r.y.grounds(r.pkg.Head.Header), r.y.now()
+	if by == r.judged.by && now.Sub(r.judged.at).Abs() < time.Second {
 		return nil
 	}
 	if err := r.y.check(r.pkg.Head); err != nil {
 		return err
 	}
-	r.judged = judged{state, now}
+	r.judged = judged{now, by}
 	return nil
 }

@@ -168,16 +168,20 @@ func setTrust(t testing.TB, members []*Member, trusting, trusted string, trust b
 	t.Logf("the trust of %s in %s: %v; all nodes knew it after %v", trusting, trusted, trust, time.Since(began).Round(time.Millisecond))
 }
 
+// A hook is what a test does at the next step of that name on a node.
+type hook struct {
+	node, step string
+	do         func()
+}
+
 // TestTrustDecides: what a node takes is decided by its own trust, whenever a package is looked at.
 func TestTrustDecides(t *testing.T) {
-	var onImport, onExport atomic.Pointer[func()]
+	var next atomic.Pointer[hook]
 	members := newCluster(t, 3, func(c *Config) {
+		name := c.Name
 		c.Fault = func(step string) {
-			if f := onImport.Load(); f != nil && c.Name == "node2" && step == "import: journal open" {
-				(*f)()
-			}
-			if f := onExport.Load(); f != nil && c.Name == "node1" && step == "build: exported" {
-				(*f)()
+			if h := next.Load(); h != nil && h.node == name && h.step == step && next.CompareAndSwap(h, nil) {
+				h.do()
 			}
 		}
 	})
@@ -241,11 +245,10 @@ func TestTrustDecides(t *testing.T) {
 		setTrust(t, members, "node1", "node2", true)
 	})
 	t.Run("certificates", func(t *testing.T) { wrongCertificates(t, members, stage, refused) })
-	t.Run("during an import", func(t *testing.T) { stoppedImport(t, members, &onImport) })
+	t.Run("during an import", func(t *testing.T) { stoppedImport(t, members, &next) })
 	t.Run("while a package is made", func(t *testing.T) {
 		setTrust(t, members, "node2", "node1", true)
-		remove := func() { setTrust(t, members, "node2", "node1", false) }
-		onExport.Store(&remove)
+		next.Store(&hook{"node1", "build: exported", func() { setTrust(t, members, "node2", "node1", false) }})
 		before := len(a.State().Packages)
 		job, err := a.Sync.Build(t.Context(), console, "demo", []string{"node2"})
 		if _, err := finish(t, a, job, err); !IsRefusal(err) || !strings.Contains(err.Error(), "no package is made: node node2 does not trust node node1 any more") {
@@ -255,6 +258,7 @@ func TestTrustDecides(t *testing.T) {
 			t.Errorf("%d packages, %d before", n, before)
 		}
 	})
+	t.Run("between two keys", func(t *testing.T) { stoppedBetweenKeys(t, members, &next) })
 }
 
 // wrongCertificates registers the identity of node1 with certificates that do not hold. Packages that it
@@ -297,15 +301,11 @@ func wrongCertificates(t *testing.T, members []*Member, stage func([]byte) error
 
 // stoppedImport removes the trust while an import is under way: the journal is open, and the next batch would
 // come. Nothing comes any more, and nothing is left to go on with.
-func stoppedImport(t *testing.T, members []*Member, onImport *atomic.Pointer[func()]) {
+func stoppedImport(t *testing.T, members []*Member, next *atomic.Pointer[hook]) {
 	a, b := members[0], members[1]
 	newKey(t, a, "demo", ecKey("two"))
 	s := ship(t, a, b, "demo", "node2")
-	remove := func() {
-		onImport.Store(nil)
-		setTrust(t, members, "node2", "node1", false)
-	}
-	onImport.Store(&remove)
+	next.Store(&hook{"node2", "import: journal open", func() { setTrust(t, members, "node2", "node1", false) }})
 	job, err := b.Sync.Import(t.Context(), console, s.SHA256)
 	done, err := finish(t, b, job, err)
 	if !IsRefusal(err) || !errors.Is(err, syncpkg.ErrUntrusted) || !strings.Contains(done.Error, "any more") {
@@ -329,5 +329,41 @@ func stoppedImport(t *testing.T, members []*Member, onImport *atomic.Pointer[fun
 	})
 	if o, err := b.Sync.here(t.Context(), "demo"); err != nil || len(o.Keys) != 2 { // its transport key, and the key of before
 		t.Errorf("%d keys are there, want 2: %v", len(o.Keys), err)
+	}
+}
+
+// stoppedBetweenKeys removes the trust as soon as the first key of a package is on the token: no other comes. What
+// has come stays, has proved itself, and is not sent again.
+func stoppedBetweenKeys(t *testing.T, members []*Member, next *atomic.Pointer[hook]) {
+	a, b := members[0], members[1]
+	setTrust(t, members, "node2", "node1", true)
+	for _, label := range []string{"three", "four", "five"} {
+		newKey(t, a, "demo", ecKey(label))
+		waitFor(t, a, label, "node2", Missing)
+	}
+	before, err := b.Sync.here(t.Context(), "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := ship(t, a, b, "demo", "node2")
+	next.Store(&hook{"node2", "import: unwrapped", func() { setTrust(t, members, "node2", "node1", false) }})
+	job, err := b.Sync.Import(t.Context(), console, s.SHA256)
+	if _, err := finish(t, b, job, err); !errors.Is(err, syncpkg.ErrUntrusted) || !strings.Contains(err.Error(), "any more") {
+		t.Fatalf("the import ended with %v", err)
+	}
+	after, err := b.Sync.here(t.Context(), "demo")
+	if err != nil || len(after.Keys) != len(before.Keys)+1 || after.Loose != 0 {
+		t.Errorf("%d keys and %d half-made objects are there, %d keys were before: %v", len(after.Keys), after.Loose, len(before.Keys), err)
+	}
+	if b.Sync.isOpen(s.Header.ID) {
+		t.Error("the journal is open: the import would go on")
+	}
+	setTrust(t, members, "node2", "node1", true)
+	eventually(t, "node1 knows which key has come", func() bool { return len(a.State().Keys["demo"]["node2"].Keys) == len(after.Keys)-1 })
+	s = ship(t, a, b, "demo", "node2")
+	job, err = b.Sync.Import(t.Context(), console, s.SHA256)
+	done, err := finish(t, b, job, err)
+	if err != nil || done.Report.Imported != s.Header.Keys || s.Header.Keys != len(a.State().Keys["demo"]["node1"].Keys)-len(after.Keys)+1 {
+		t.Errorf("the rest: %+v, %v", done.Report, err)
 	}
 }
