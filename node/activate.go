@@ -277,6 +277,9 @@ func (s *Slots) activate(ctx context.Context) {
 			s.openStored(ctx, t)
 			s.attest(ctx, t)
 			t.changing.Unlock()
+			if s.m.StillMember() != nil {
+				continue // the cluster takes no word of it
+			}
 			work.Go(func() {
 				turn <- struct{}{}
 				s.report(ctx, t)

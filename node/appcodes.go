@@ -76,6 +76,9 @@ func (s *Slots) withheld(app cluster.App, label string) string {
 // comes tells whether the code of a slot will be there in a moment without anybody's doing, as after a
 // start of this program: a file from before then stays, so that applications need not know of it.
 func (s *Slots) comes(label string) bool {
+	if !s.m.Removed().IsZero() {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.seats[label]

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -66,6 +67,7 @@ func (m *Member) watchStanding(ctx context.Context) {
 		m.checkStanding(ctx)
 		wait := standingEvery
 		if !m.Removed().IsZero() {
+			m.forget(ctx)
 			wait = standingLater
 		}
 		select {
@@ -74,6 +76,52 @@ func (m *Member) watchStanding(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// forget closes the slots of a removed node, and forgets the codes that it has in memory: nobody decides any more
+// who may use them here. What is stored stays as it is, since it may have been a mistake.
+func (m *Member) forget(ctx context.Context) {
+	m.Custody.close()
+	m.Slots.closeAll(ctx)
+}
+
+// closeAll closes the slots of a node that was removed. The module forgets their codes, also where it does not run.
+func (s *Slots) closeAll(ctx context.Context) {
+	s.mu.Lock()
+	seats := slices.Collect(maps.Values(s.seats))
+	s.mu.Unlock()
+	var work sync.WaitGroup
+	for _, t := range seats {
+		work.Go(func() {
+			t.changing.Lock()
+			defer t.changing.Unlock()
+			if err := s.closeRemoved(ctx, t); err != nil {
+				s.m.log.Error("a slot of this node, which was removed, does not close: end the daemon", "slot", s.recordOf(t).Slot, "error", err)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// closeRemoved closes one slot. The caller holds t.changing.
+func (s *Slots) closeRemoved(ctx context.Context, t *seat) error {
+	s.mu.Lock()
+	t.forgetPrepared()
+	rec, open := t.rec, t.open
+	s.mu.Unlock()
+	if !open {
+		return nil
+	}
+	mod, err := s.m.node.module(rec.Module)
+	if err != nil {
+		return err
+	}
+	if err := mod.Token(rec.Serial).Logout(ctx); err != nil && !interrupted(err) { // the next child opens nothing
+		return err
+	}
+	s.set(t, cluster.Down, "this node was removed from its cluster", false, "")
+	s.m.log.Warn("a slot was closed, because this node was removed from its cluster", "slot", rec.Slot)
+	return nil
 }
 
 func (m *Member) checkStanding(ctx context.Context) {
@@ -133,11 +181,12 @@ func (m *Member) setRemoved(removed bool) {
 	id.rec.Removed = time.Time{}
 	if removed {
 		id.rec.Removed = time.Now().UTC()
-		m.log.Error("this node was removed from its cluster: it does nothing any more")
+		m.log.Error("this node was removed from its cluster: it does nothing any more, and closes its slots")
 	} else {
 		m.log.Info("this node is a member of its cluster after all")
 	}
 	if err := id.node.saveIdentity(&id.rec); err != nil {
 		m.log.Error("the node's standing in the cluster cannot be stored", "error", err)
 	}
+	m.Slots.nudge()
 }

@@ -1,30 +1,48 @@
 package node
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
 )
 
-// TestRemovedNode: a node finds out that it was removed, does nothing any more, and knows it after a restart.
+// TestRemovedNode: a node finds out that it was removed, closes its slots, does nothing any more, and knows it after a restart.
 // One that is only alone does not take itself for removed.
 func TestRemovedNode(t *testing.T) {
 	members := newCluster(t, 3)
 	one, two, three := members[0], members[1], members[2]
-	for _, m := range []*Member{one, two} {
+	for _, m := range members {
 		if err := m.Slots.Create(t.Context(), console, NewSlot{Label: "payments", Mode: cluster.Generated}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := two.Slots.Create(t.Context(), console, NewSlot{Label: "hand", Mode: cluster.Manual, Code: []byte(manualCode)}); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := two.Slots.record("payments")
+	if err != nil {
+		t.Fatal(err)
 	}
 	strangers(t, one, two)
 	if err := one.Remove(t.Context(), console, "node2", false); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "node2 knows that it was removed", func() bool { return !two.Removed().IsZero() })
+	eventually(t, "node2 closes its slots", func() bool { return !isOpenHere(t, two, "payments") && !isOpenHere(t, two, "hand") })
+	if rec, err := two.Slots.record("payments"); err != nil || !bytes.Equal(rec.Code, stored.Code) || rec.Refused {
+		t.Errorf("what is stored of its slot: %+v, %v", rec, err)
+	}
+	if two.Slots.comes("payments") {
+		t.Error("a file with the code would stay")
+	}
 	for what, err := range map[string]error{
+		"activating":      two.Slots.Activate(t.Context(), console, "hand", []byte(manualCode)),
 		"deactivating":    two.Slots.Deactivate(t.Context(), console, "payments"),
 		"making a slot":   two.Slots.Create(t.Context(), console, NewSlot{Label: "more", Mode: cluster.Generated}),
 		"trying a code":   two.Slots.TryCode(t.Context(), console, "payments"),
@@ -61,10 +79,34 @@ func TestRemovedNode(t *testing.T) {
 	if err := three.StillMember(); !IsRefusal(err) {
 		t.Errorf("%v", err)
 	}
+	three.forget(t.Context())
+	if isOpenHere(t, three, "payments") {
+		t.Error("a slot is still open")
+	}
 	three.setRemoved(false)
+	eventually(t, "node3 opens its slot again", func() bool { return isOpenHere(t, three, "payments") })
 	if err := three.StillMember(); err != nil {
 		t.Errorf("%v", err)
 	}
+}
+
+// isOpenHere tells whether a slot, its token or the memory of the module is open on a node.
+func isOpenHere(t *testing.T, m *Member, label string) bool {
+	t.Helper()
+	v, err := m.Slots.One(label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := m.node.module(v.Module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := mod.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, held := mod.Token(v.Serial).Code()
+	return held || v.State == cluster.Active || slices.ContainsFunc(info.Tokens, func(i hsm.TokenInfo) bool { return i.Serial == v.Serial && i.LoggedIn })
 }
 
 // strangers ask a member who belongs to the cluster.

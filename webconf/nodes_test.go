@@ -75,7 +75,7 @@ func TestRemoveNode(t *testing.T) {
 			t.Errorf("%s of a removed node: %d to %q", path, r.status, r.location())
 		}
 	}
-	there.get("/removed").wants(t, http.StatusOK, "node2 was removed from its cluster", "To use this machine again", "keyferry-admin")
+	there.get("/removed").wants(t, http.StatusOK, "node2 was removed from its cluster", "Its slots are closed", "To use this machine again", "keyferry-admin")
 	there.post("/new-slot", "label", "payments", "mode", cluster.Generated).wants(t, http.StatusConflict, "was removed from cluster")
 	if r := there.post("/logout"); r.location() != "/login" {
 		t.Errorf("leaving a removed node: %d to %q", r.status, r.location())
