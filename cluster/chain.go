@@ -66,6 +66,7 @@ type Signer struct {
 type SignAudit struct {
 	Seq       uint64 `json:"seq"`
 	Hash      string `json:"hash"`
+	Signer    string `json:"signer"` // CertificateHash of the identity that signed
 	Statement string `json:"statement"`
 }
 
@@ -78,7 +79,7 @@ func (c *SignAudit) validate() error {
 	if c.Statement == "" || len(c.Statement) > maxCheckpoint {
 		return errorf(Invalid, "the signature under the audit trail has %d bytes; 1 to %d are allowed", len(c.Statement), maxCheckpoint)
 	}
-	return check(checkHash("hash", c.Hash), checkBlob("signature", c.Statement, maxCheckpoint))
+	return check(checkHash("hash", c.Hash), checkHash("hash of the identity certificate", c.Signer), checkBlob("signature", c.Statement, maxCheckpoint))
 }
 
 func (c *SignAudit) apply(s *State, m Meta) error {
@@ -95,6 +96,9 @@ func (c *SignAudit) apply(s *State, m Meta) error {
 		}
 	}
 	node := s.Nodes[m.Node]
+	if c.Signer != CertificateHash(node.Identity) {
+		return errorf(Conflict, "node %q has signed with another identity than it has now: it signs again", m.Node)
+	}
 	if len(s.Checkpoints) >= maxCheckpoints {
 		s.thinCheckpoints()
 	}

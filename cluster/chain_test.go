@@ -131,7 +131,9 @@ func TestSignersAreKept(t *testing.T) {
 	old := CertificateHash(s.Nodes["node1"].Identity)
 	other := identityOf("other")
 	s = play(t, s, step{"node1", anna, &ReplaceIdentity{Identity: other.Raw, Key: KeyHash(other)}},
-		step{"node1", daemon1, &SignAudit{Seq: 2, Hash: s.Audit[1].Hash, Statement: "eyJ.c.t"}})
+		step{"node1", daemon1, &SignAudit{Seq: 2, Hash: s.Audit[1].Hash, Signer: CertificateHash(other.Raw), Statement: "eyJ.c.t"}})
+	_, err := try(t, s, step{"node1", daemon1, &SignAudit{Seq: 3, Hash: s.Audit[2].Hash, Signer: old, Statement: "eyJ.c.t"}})
+	wantCode(t, err, Conflict)
 	if len(s.Signers) != 2 || s.Signers[old].Node != "node1" || s.Signers[CertificateHash(other.Raw)].Node != "node1" || s.Checkpoints[1].Signer != CertificateHash(other.Raw) {
 		t.Errorf("signers %v, checkpoints %+v", s.Signers, s.Checkpoints)
 	}
@@ -145,7 +147,7 @@ func TestCheckpointsAreBounded(t *testing.T) {
 		s.record(m, Entry{Act: "x"})
 	}
 	sign := func(node string, seq uint64) error {
-		c := SignAudit{Seq: seq, Hash: s.Audit[seq-1].Hash, Statement: "eyJ.c.s"}
+		c := SignAudit{Seq: seq, Hash: s.Audit[seq-1].Hash, Signer: signerOf(node), Statement: "eyJ.c.s"}
 		return c.apply(s, Meta{Time: epoch, Node: node, Actor: Actor{ByNode, node}})
 	}
 	if err := sign("node2", 5); err != nil {

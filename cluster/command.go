@@ -50,6 +50,9 @@ var kinds = map[string]kind{
 	"node.admit":      {func() Command { return new(AdmitNode) }, 1, MayAdmit, false},
 	"node.set":        {func() Command { return new(SetNode) }, 1, MayReport, true},
 	"node.identity":   {func() Command { return new(ReplaceIdentity) }, 1, MayManageNodes, false},
+	"node.retire":     {func() Command { return new(RetireIdentity) }, 1, MayReport, true},
+	"owner.replace":   {func() Command { return new(ReplaceOwner) }, 1, MayManageNodes, false},
+	"owner.certified": {func() Command { return new(CertifyUnder) }, 1, MayReport, true},
 	"node.connect":    {func() Command { return new(ConnectNode) }, 1, MayReport, true},
 	"node.remove":     {func() Command { return new(RemoveNode) }, 1, MayManageNodes, false},
 	"trust.set":       {func() Command { return new(SetTrust) }, 1, MayManageTrust, false},
@@ -95,10 +98,10 @@ var kinds = map[string]kind{
 }
 
 // TrailActs lists what apply can write as the act of an audit entry by itself: the kinds of commands, of which
-// the quiet ones stand there when they are denied, and those of notes. Acts on an HSM are named by BeginAct.
+// the quiet ones stand there when they are denied, the end of what takes several, and those of notes. Acts on an HSM are named by BeginAct.
 func TrailActs() []string {
 	acts := slices.DeleteFunc(sorted(kinds), func(kind string) bool { return kind == kindBeginAct }) // it stands under the act's name
-	return append(acts, noteActs...)
+	return append(append(acts, ownerReplaced), noteActs...)
 }
 
 // permission is what the actor of cmd needs.

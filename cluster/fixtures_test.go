@@ -148,10 +148,27 @@ func history() []step {
 		step{"node1", anna, &EndAct{ID: "act-1", Result: Done, Detail: "in 1 s"}},
 		step{"node1", anna, &BeginAct{ID: "act-2", Act: "key.generate", Object: "slot/payments", Permission: MayManageKeys}},
 		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},
-		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Statement: "eyJ.c.s"}},
+		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Signer: signerOf("node1"), Statement: "eyJ.c.s"}},
 	)
 	return append(steps, sharedHistory()...)
 }
+
+// succession replaces owner and identity keys after history: one owner whole, and then of each what is under way.
+func succession() []step {
+	under := func(node, owner, name string) step {
+		return step{node, Actor{ByNode, node}, &CertifyUnder{Owner: CertificateHash(identityOf(owner).Raw), Identity: identityOf(name).Raw, Key: KeyHash(identityOf(name))}}
+	}
+	return []step{
+		{"node1", anna, &ReplaceOwner{Owner: identityOf("owner-2").Raw}},
+		under("node1", "owner-2", "node1"), under("node2", "owner-2", "node2"), under("node3", "owner-2", "node3"),
+		{"node2", anna, &ReplaceIdentity{Identity: identityOf("node2-new").Raw, Key: KeyHash(identityOf("node2-new"))}},
+		{"node1", anna, &ReplaceOwner{Owner: identityOf("owner-3").Raw}},
+		under("node1", "owner-3", "node1"),
+	}
+}
+
+// signerOf is the hash of the identity that a node signs the trail with.
+func signerOf(node string) string { return CertificateHash(testNode(node).Identity) }
 
 // as makes an actor of an account.
 func as(name string) Actor { return Actor{ByAccount, name} }

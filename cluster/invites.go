@@ -96,7 +96,7 @@ func (c *RemoveInvite) apply(s *State, m Meta) error {
 // code it can be repeated with the same identity key, so that a joiner that crashed can start over.
 type AdmitNode struct {
 	Invite string `json:"invite"` // HashCode of the code
-	Node   Node   `json:"node"`   // Status and Joined are set by apply
+	Node   Node   `json:"node"`   // what keeping names is set by apply
 }
 
 func (c *AdmitNode) Kind() string               { return "node.admit" }
@@ -111,13 +111,15 @@ func (c *AdmitNode) apply(s *State, m Meta) error {
 	if err := s.CheckInvite(c.Invite, n.Name, n.Key, m.Time); err != nil {
 		return err
 	}
-	n.Status, n.Joined = Initializing, m.Time
+	if s.Cluster.Next != nil {
+		return errorf(Conflict, "the owner of the cluster is being replaced, and until that is done no node is let in: try again when it is")
+	}
 	if old, ok := s.Nodes[n.Name]; ok {
 		if old.Key != n.Key {
 			return errorf(Conflict, "a node %q is a member already: choose another name, or remove that node first", n.Name)
 		}
-		n.Status, n.Joined = old.Status, old.Joined
-	} else if len(s.Nodes) >= maxNodes {
+		n = n.keeping(old)
+	} else if n = n.keeping(Node{Status: Initializing, Joined: m.Time}); len(s.Nodes) >= maxNodes {
 		return errorf(Full, "the cluster has %d nodes, which is the most it can have", len(s.Nodes))
 	}
 	if err := s.checkNode(n); err != nil {

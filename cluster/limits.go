@@ -126,6 +126,10 @@ const (
 	// maxCertificate bounds a DER certificate. One with a P-521 key and signature has about 700 bytes.
 	maxCertificate = 8 << 10
 
+	// maxPast bounds the identity keys before the present one that the cluster knows of a node, and the owners
+	// before the present one. With a new key each year it reaches back longer than certificates are good for.
+	maxPast = 16
+
 	// maxFactors bounds the passkeys and the certificates of an account, each: more than the devices of one
 	// person.
 	maxFactors = 10

@@ -22,6 +22,10 @@ type Node struct {
 	Status      NodeStatus `json:"status"`   // how far it has come in joining
 	Joined      time.Time  `json:"joined,omitzero"`
 	Protector   string     `json:"protector,omitempty"` // what protects the node key that seals stored codes: one of the Protectors
+
+	Past     []PastIdentity `json:"past,omitempty"`     // identity keys that the node had before, oldest first
+	Changing bool           `json:"changing,omitempty"` // the last of them is admitted, too, until the node has changed over
+	Renewed  bool           `json:"renewed,omitempty"`  // while the owner is replaced: Identity is under the next one
 }
 
 // Protectors are the ways to keep the node key that seals a node's stored codes.
@@ -85,8 +89,8 @@ func (s *State) checkNode(n Node) error {
 		other := s.Nodes[name]
 		switch {
 		case name == n.Name:
-		case other.Key == n.Key:
-			return errorf(Conflict, "node %q has the same identity key", name)
+		case other.Had(n.Key):
+			return errorf(Conflict, "node %q has the same identity key, or had it", name)
 		case other.PeerAddress == n.PeerAddress:
 			return errorf(Conflict, "node %q has the peer address %s already: remove that node first, or give this one another address", name, n.PeerAddress)
 		case other.Serial == n.Serial && n.Serial != "":
@@ -115,7 +119,7 @@ type CreateCluster struct {
 	ID    string `json:"id"`    // NewID
 	Name  string `json:"name"`  // for people
 	Owner []byte `json:"owner"` // the owner certificate (POC), DER
-	Node  Node   `json:"node"`  // the first node; Status and Joined are set by apply
+	Node  Node   `json:"node"`  // the first node; what keeping names is set by apply
 }
 
 func (c *CreateCluster) Kind() string               { return "cluster.create" }
@@ -141,8 +145,7 @@ func (c *CreateCluster) apply(s *State, m Meta) error {
 	if c.Node.Name != m.Node {
 		return errorf(Denied, "node %q cannot speak for node %q", m.Node, c.Node.Name)
 	}
-	n := c.Node
-	n.Status, n.Joined = Connected, m.Time
+	n := c.Node.keeping(Node{Status: Connected, Joined: m.Time})
 	s.Cluster = Info{ID: c.ID, Name: c.Name, Created: m.Time, Owner: c.Owner}
 	s.Nodes = with(s.Nodes, n.Name, n)
 	return nil
@@ -150,7 +153,7 @@ func (c *CreateCluster) apply(s *State, m Meta) error {
 
 // SetNode is what a node says about itself, whole. Its identity stays what it was: see ReplaceIdentity.
 type SetNode struct {
-	Node Node `json:"node"` // Status, Joined and Identity are ignored
+	Node Node `json:"node"` // Identity and what keeping names are ignored
 }
 
 func (c *SetNode) Kind() string               { return "node.set" }
@@ -168,12 +171,19 @@ func (c *SetNode) apply(s *State, m Meta) error {
 	if err := s.checkNode(n); err != nil {
 		return err
 	}
-	n.Status, n.Joined, n.Identity = old.Status, old.Joined, old.Identity
+	n = n.keeping(old)
+	n.Identity = old.Identity
 	if changed := n.changes(old); changed != "" {
 		s.Nodes = with(s.Nodes, n.Name, n)
 		s.record(m, Entry{Act: c.Kind(), Object: "node/" + n.Name, Result: Done, Detail: "changed: " + changed})
 	}
 	return nil
+}
+
+// keeping is n with what the cluster knows of a node by itself, from old.
+func (n Node) keeping(old Node) Node {
+	n.Status, n.Joined, n.Past, n.Changing, n.Renewed = old.Status, old.Joined, old.Past, old.Changing, old.Renewed
+	return n
 }
 
 // changes lists what differs between what a node said before and says now.
@@ -194,27 +204,6 @@ func (n Node) changes(old Node) string {
 		}
 	}
 	return strings.Join(changed, ", ")
-}
-
-// ReplaceIdentity gives the node where the actor works a new identity key. Peers refuse the old one from
-// then on, so the node must renew its leaf certificate at once.
-type ReplaceIdentity struct {
-	Identity []byte `json:"identity"` // the new identity certificate (PIC), DER
-	Key      string `json:"key"`      // its KeyHash
-}
-
-func (c *ReplaceIdentity) Kind() string               { return "node.identity" }
-func (c *ReplaceIdentity) describe() (string, string) { return "key/" + c.Key, "" }
-func (c *ReplaceIdentity) validate() error            { return checkIdentity(c.Identity, c.Key) }
-
-func (c *ReplaceIdentity) apply(s *State, m Meta) error {
-	n := s.Nodes[m.Node]
-	n.Identity, n.Key = c.Identity, c.Key
-	if err := s.checkNode(n); err != nil {
-		return err
-	}
-	s.Nodes = with(s.Nodes, n.Name, n)
-	return nil
 }
 
 // ConnectNode is a joining node's word of how far it has come. Connected means that it has caught up
@@ -280,19 +269,7 @@ func (c *RemoveNode) apply(s *State, m Meta) error {
 			s.record(m, Entry{Act: act.Act, Object: act.Object, Result: Failed, Detail: "the node was removed", ActID: id})
 		}
 	}
-	return nil
-}
-
-// Admits tells whether a certificate that names node and was signed under identity belongs to a member.
-// It is what a Link needs for its Admit.
-func (s *State) Admits(node string, identity *x509.Certificate) error {
-	n, err := s.node(node)
-	if err != nil {
-		return err
-	}
-	if KeyHash(identity) != n.Key {
-		return errorf(Denied, "the identity key is not the one that node %q is registered with", node)
-	}
+	s.finishOwner(m) // it may have been the last that had no certificate of the next owner
 	return nil
 }
 

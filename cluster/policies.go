@@ -41,6 +41,7 @@ var policyActs = []PolicyAct{
 	{"invite.add", "Invite a node", false},
 	{"node.remove", "Remove a node", false},
 	{"node.identity", "Replace the identity of a node", true},
+	{"owner.replace", "Replace the owner of the cluster", true},
 	{"account.put", "Make an account, change its roles, disable it", false},
 	{"account.reset", "Set a temporary password", false},
 	{"account.remove", "Remove an account", false},

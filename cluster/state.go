@@ -44,6 +44,9 @@ type Info struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created,omitzero"`
 	Owner   []byte    `json:"owner"` // the owner certificate (POC), DER: root of all identities
+
+	Next   []byte   `json:"next,omitempty"`   // the owner that replaces it, DER: a root, too, while the nodes change over
+	Former [][]byte `json:"former,omitempty"` // owners before, oldest first: only what was signed then is held to them
 }
 
 // Hash is the SHA-256 of the canonical form of s, in hexadecimal. Nodes at the same Index have the same

@@ -10,7 +10,7 @@ import (
 
 // A State in which everything is set survives both its JSON and its snapshot form.
 func TestStateRoundTrip(t *testing.T) {
-	s := play(t, new(State), history()...)
+	s := play(t, new(State), append(history(), succession()...)...)
 	wantAllSet(t, "State", reflect.ValueOf(*s))
 
 	b, err := json.Marshal(s)
@@ -49,7 +49,7 @@ func wantAllSet(t *testing.T, path string, v reflect.Value) {
 	walk(path, v, set)
 	for field, ok := range set {
 		if !ok {
-			t.Errorf("%s is set nowhere in history()", field)
+			t.Errorf("%s is set nowhere in history() and succession()", field)
 		}
 	}
 }
@@ -79,9 +79,9 @@ func walk(path string, v reflect.Value, set map[string]bool) {
 
 // The same log gives the same state, whatever the order of maps was in between.
 func TestDeterminism(t *testing.T) {
-	want := play(t, new(State), history()...).Hash()
+	want := play(t, new(State), append(history(), succession()...)...).Hash()
 	for range 20 {
-		if got := play(t, new(State), history()...).Hash(); got != want {
+		if got := play(t, new(State), append(history(), succession()...)...).Hash(); got != want {
 			t.Fatalf("the same log gave the hash %s, then %s", want, got)
 		}
 	}
@@ -92,7 +92,7 @@ func TestStatesAreImmutable(t *testing.T) {
 	s := new(State)
 	var states []*State
 	var hashes []string
-	for _, st := range history() {
+	for _, st := range append(history(), succession()...) {
 		s = play(t, s, st)
 		states, hashes = append(states, s), append(hashes, s.Hash())
 	}
@@ -115,7 +115,7 @@ func TestStatesAreImmutable(t *testing.T) {
 
 func TestRestoreIsStrict(t *testing.T) {
 	var buf bytes.Buffer
-	if err := play(t, new(State), history()...).encode(&buf); err != nil {
+	if err := play(t, new(State), append(history(), succession()...)...).encode(&buf); err != nil {
 		t.Fatal(err)
 	}
 	good := buf.String()
