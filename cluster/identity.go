@@ -9,7 +9,7 @@ import (
 
 // A node proves who it is with a chain of three certificates: a short-lived leaf, which names cluster and
 // node in a URI; the node's identity certificate (PIC), whose key is in its HSM; and the owner
-// certificate (POC), which every member holds as the root.
+// certificate (POC), which every member holds as the root. While the owner is replaced there are two roots.
 
 // NodeURI is the name of a node in its leaf certificate (subjectAltName, RFC 5280, section 4.2.1.6). It has no
 // authority: that would have to be a host name, which the id of a cluster is not.
@@ -32,7 +32,9 @@ func (l *Link) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) (peer, 
 	}
 	leaf := chain[0]
 	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{usage}}
-	options.Roots.AddCert(l.cfg.Owner)
+	for _, owner := range l.cfg.Owners() {
+		options.Roots.AddCert(owner)
+	}
 	options.Intermediates.AddCert(chain[1])
 	chains, err := leaf.Verify(options)
 	if err != nil {

@@ -24,9 +24,12 @@ const (
 
 // LinkConfig says who this node is and whom it believes.
 type LinkConfig struct {
-	Cluster string            // id of the cluster
-	Node    string            // name of this node
-	Owner   *x509.Certificate // the owner certificate (POC): root of every identity
+	Cluster string // id of the cluster
+	Node    string // name of this node
+
+	// Owners returns the owner certificates (POC) that are roots of identities now: one, or two while the owner
+	// is replaced. It is asked for every connection.
+	Owners func() []*x509.Certificate
 
 	// Certificate returns the leaf that is valid now, followed by the identity certificate. It is asked
 	// for every connection, so a renewed leaf is used from the next one on.
@@ -53,6 +56,8 @@ type Link struct {
 	client *http.Client
 	asks   *http.Client // on the channel of nodes that join
 
+	renewing *renewable // of client
+
 	raft, http, watch, join *queue // accepted connections, by purpose
 
 	handshakes, joins *gate
@@ -71,8 +76,8 @@ func NewLink(cfg LinkConfig) (*Link, error) {
 	if err := check(checkName("cluster id", cfg.Cluster), checkName("node name", cfg.Node)); err != nil {
 		return nil, err
 	}
-	if cfg.Owner == nil || cfg.Certificate == nil || cfg.Address == nil || cfg.Admit == nil {
-		return nil, errorf(Invalid, "a link needs an owner certificate, a certificate, addresses and a decision whom to admit")
+	if cfg.Owners == nil || cfg.Certificate == nil || cfg.Address == nil || cfg.Admit == nil {
+		return nil, errorf(Invalid, "a link needs owner certificates, a certificate, addresses and a decision whom to admit")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -85,7 +90,8 @@ func NewLink(cfg LinkConfig) (*Link, error) {
 		conns: make(map[*conn]struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.client, l.asks = l.newClient(protoHTTP), l.newClient(protoJoin)
+	l.renewing = newRenewable(func() *http.Transport { return l.transport(protoHTTP) })
+	l.client, l.asks = newClient(l.renewing), newClient(l.transport(protoJoin))
 	return l, nil
 }
 
@@ -125,7 +131,8 @@ func (l *Link) Close() error {
 // conn is a connection that Close and Recheck know.
 type conn struct {
 	net.Conn
-	peer  peer // zero for a joining node, and for this node itself
+	peer  peer   // zero for a joining node, and for this node itself
+	own   string // KeyHash of the identity that this node showed for requests to another; under link.mu
 	link  *Link
 	after func() // runs once, when the connection is closed
 	once  sync.Once
@@ -165,6 +172,24 @@ func (l *Link) open() []*conn {
 		open = append(open, c)
 	}
 	return open
+}
+
+// Renew lets requests that begin from now on use connections that are made from now on, after this node or another
+// has got another identity. Those under way end on the connections that they have.
+func (l *Link) Renew() { l.renewing.renew() }
+
+// Outdated counts the connections for requests to others on which this node has shown another identity key than key,
+// by KeyHash. After Renew they become none as requests end.
+func (l *Link) Outdated(key string) (n int) {
+	l.renewing.last.Load().CloseIdleConnections() // a request that began as Renew was called may have left one
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.own != "" && c.own != key {
+			n++
+		}
+	}
+	return n
 }
 
 // Recheck closes every connection to a node that is not admitted any more, or whose certificate has

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 type fabric struct {
 	t          *testing.T
 	owner      *signer
+	next       *signer // another owner, nil while there is none
 	mu         sync.Mutex
 	addresses  map[string]string
 	identities map[string]*signer
@@ -68,7 +70,7 @@ func (f *fabric) ban(node string) {
 func (f *fabric) link(node string, leaf *tls.Certificate) *Link {
 	f.t.Helper()
 	l, err := NewLink(LinkConfig{
-		Cluster: "c1", Node: node, Owner: f.owner.cert,
+		Cluster: "c1", Node: node, Owners: f.owners,
 		Certificate: func() (*tls.Certificate, error) { return leaf, nil },
 		Address:     f.address,
 		Admit:       f.admit,
@@ -290,6 +292,81 @@ func TestLinkOfRemovedNode(t *testing.T) {
 	}
 }
 
+func (f *fabric) owners() []*x509.Certificate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next == nil {
+		return []*x509.Certificate{f.owner.cert}
+	}
+	return []*x509.Certificate{f.owner.cert, f.next.cert}
+}
+
+// While the owner is replaced, identities of both are believed.
+func TestLinkOfTwoOwners(t *testing.T) {
+	f := newFabric(t)
+	f.serve("node1", f.identity("node1").newLeaf(t, "node1", nil), whoami, nil)
+	next := newOwner(t)
+	moved := next.newIdentity(t, "node2")
+	f.identities["node2"] = moved
+	node2 := f.link("node2", moved.newLeaf(t, "node2", nil))
+	if _, err := get(node2.Client(), "https://node1/"); err == nil {
+		t.Fatal("an owner that is not known is believed")
+	}
+	f.mu.Lock()
+	f.next = next
+	f.mu.Unlock()
+	if _, err := get(node2.Client(), "https://node1/"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node that changes over to another identity lets requests that are under way end, and makes the next ones with it.
+func TestLinkRenew(t *testing.T) {
+	f := newFabric(t)
+	waits, release := make(chan struct{}), make(chan struct{})
+	f.serve("node1", f.identity("node1").newLeaf(t, "node1", nil), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(waits)
+			<-release
+		}
+		p := r.Context().Value(peerKey{}).(peer)
+		io.WriteString(w, KeyHash(p.identity))
+	}), nil)
+	old, next := f.identity("node2"), f.owner.newIdentity(t, "node2")
+	node2 := f.link("node2", old.newLeaf(t, "node2", nil))
+	var own atomic.Pointer[tls.Certificate]
+	own.Store(old.newLeaf(t, "node2", nil))
+	node2.cfg.Certificate = func() (*tls.Certificate, error) { return own.Load(), nil }
+	before, after := KeyHash(old.cert), KeyHash(next.cert)
+	slow := make(chan string, 1)
+	go func() {
+		got, err := get(node2.Client(), "https://node1/slow")
+		slow <- fmt.Sprint(got, err)
+	}()
+	<-waits
+	if n := node2.Outdated(before); n != 0 {
+		t.Errorf("%d connections are outdated before", n)
+	}
+	f.mu.Lock()
+	f.identities["node2"] = next // not the one that the slow request came with: that is under way
+	f.mu.Unlock()
+	own.Store(next.newLeaf(t, "node2", nil))
+	node2.Renew()
+	if got, err := get(node2.Client(), "https://node1/"); err != nil || got != after {
+		t.Errorf("the next request comes with %s: %v", got, err)
+	}
+	if n := node2.Outdated(after); n != 1 {
+		t.Errorf("%d connections are outdated while a request is under way", n)
+	}
+	close(release)
+	if got := <-slow; got != before+"<nil>" {
+		t.Errorf("the request that was under way: %s", got)
+	}
+	for node2.Outdated(after) > 0 { // until the connection has ended
+		runtime.Gosched()
+	}
+}
+
 // A connection does not outlive the certificate that it was made with.
 func TestLinkExpires(t *testing.T) {
 	f := newFabric(t)
@@ -305,12 +382,12 @@ func TestLinkExpires(t *testing.T) {
 func TestNewLinkNeedsAll(t *testing.T) {
 	f := newFabric(t)
 	leaf := f.identity("node1").newLeaf(t, "node1", nil)
-	good := LinkConfig{Cluster: "c1", Node: "node1", Owner: f.owner.cert,
+	good := LinkConfig{Cluster: "c1", Node: "node1", Owners: f.owners,
 		Certificate: func() (*tls.Certificate, error) { return leaf, nil }, Address: f.address, Admit: f.admit}
 	for _, spoil := range []func(*LinkConfig){
 		func(c *LinkConfig) { c.Cluster = "" },
 		func(c *LinkConfig) { c.Node = "NODE" },
-		func(c *LinkConfig) { c.Owner = nil },
+		func(c *LinkConfig) { c.Owners = nil },
 		func(c *LinkConfig) { c.Certificate = nil },
 		func(c *LinkConfig) { c.Address = nil },
 		func(c *LinkConfig) { c.Admit = nil },

@@ -33,7 +33,7 @@ func newStation(t *testing.T, f *fabric, dir, name string, bootstrap bool) *stat
 	identity := f.identity(name)
 	leaf := identity.newLeaf(t, name, nil)
 	link, err := NewLink(LinkConfig{
-		Cluster: "c1", Node: name, Owner: f.owner.cert,
+		Cluster: "c1", Node: name, Owners: f.owners,
 		Certificate: func() (*tls.Certificate, error) { return leaf, nil },
 		Address: func(node string) (string, error) {
 			n, err := c.State().node(node)
