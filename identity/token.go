@@ -194,8 +194,28 @@ func (d *Device) sweep(ctx context.Context, o hsm.PublicObjects, role string, ol
 	return nil
 }
 
+// Next is the CKA_ID that follows id in its role.
+func Next(id string) string {
+	for _, role := range []string{OwnerID, IdentityID} {
+		if n, ok := numberOf(id, role); ok {
+			return fmt.Sprintf("%s-%d", role, n+1)
+		}
+	}
+	return id
+}
+
 // Keep puts the certificates of a node beside its keys, so that its admin token tells who it is without the node's
-// daemon. Those that are there are left alone.
-func Keep(ctx context.Context, token *hsm.Token, poc, pic *x509.Certificate) error {
-	return token.StoreCertificates(ctx, []hsm.Certificate{{ID: []byte(OwnerID), Label: OwnerID, DER: poc.Raw}, {ID: []byte(IdentityID), Label: IdentityID, DER: pic.Raw}})
+// daemon. Those that are there are left alone. The owner's certificate has ownerID, the other one the identity key's.
+func Keep(ctx context.Context, token *hsm.Token, ownerID string, poc *x509.Certificate, identityID string, pic *x509.Certificate) error {
+	return token.StoreCertificates(ctx, []hsm.Certificate{{ID: []byte(ownerID), Label: ownerID, DER: poc.Raw}, {ID: []byte(identityID), Label: identityID, DER: pic.Raw}})
+}
+
+// Settle is Keep, and then removes what these replace for good: keys and certificates with lower numbers, and other
+// certificates of the same.
+func Settle(ctx context.Context, token *hsm.Token, ownerID string, poc *x509.Certificate, identityID string, pic *x509.Certificate) error {
+	d := &Device{Serial: token.Serial, token: token}
+	if err := d.put(ctx, OwnerID, ownerID, poc); err != nil {
+		return err
+	}
+	return d.put(ctx, IdentityID, identityID, pic)
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -198,6 +200,21 @@ func (s *Slots) receiver(ctx context.Context, t *seat, token *hsm.Token) error {
 		return err
 	}
 	return s.update(t, func() { t.rec.Receiver = statement })
+}
+
+// restate states the receiver keys of all open slots anew, after the identity key has changed.
+func (s *Slots) restate(ctx context.Context) {
+	s.mu.Lock()
+	seats := slices.Collect(maps.Values(s.seats))
+	for _, t := range seats {
+		t.attested, t.stated = time.Time{}, stated{}
+	}
+	s.mu.Unlock()
+	for _, t := range seats {
+		t.changing.Lock()
+		s.attest(ctx, t)
+		t.changing.Unlock()
+	}
 }
 
 // attest looks once a minute whether the statement of an open slot's receiver keys holds, and renews it. So it

@@ -57,10 +57,11 @@ type auditHeader struct {
 	Format  string        `json:"format"`
 	Cluster string        `json:"cluster"` // id
 	Name    string        `json:"name"`
-	Owner   []byte        `json:"owner"`   // owner certificate, DER
-	Signers []AuditSigner `json:"signers"` // whose signatures may follow
-	First   uint64        `json:"first"`   // number of the first entry; 0: there is none
-	Before  string        `json:"before"`  // hash before the first entry
+	Owner   []byte        `json:"owner"`            // owner certificate, DER
+	Others  [][]byte      `json:"others,omitempty"` // owners before and after it, who vouch for some of the signers
+	Signers []AuditSigner `json:"signers"`          // whose signatures may follow
+	First   uint64        `json:"first"`            // number of the first entry; 0: there is none
+	Before  string        `json:"before"`           // hash before the first entry
 }
 
 // AuditSigner is an identity that signs trails.
@@ -104,7 +105,7 @@ func (t *Trail) Export(ctx context.Context, actor cluster.Actor, to io.Writer, s
 	act := act{actor: actor, permission: cluster.MayExportAudit, name: "audit.export", object: "cluster/" + t.m.State().Cluster.ID, detail: rangeWords(since, until)}
 	return t.m.acts.doLocally(ctx, act, func() error {
 		s := t.m.State()
-		err := writeTrail(ctx, to, s, between(s.Audit, since, until), t.m.Name(), pik)
+		err := writeTrail(ctx, to, s, between(s.Audit, since, until), t.m.Name(), t.m.Identity.certificate(), pik)
 		if err != nil {
 			err = fmt.Errorf("the audit trail was not exported: %w", err)
 		}
@@ -137,11 +138,15 @@ func between(audit []cluster.Entry, since, until time.Time) []cluster.Entry {
 	return audit[from:to]
 }
 
-// writeTrail writes entries, which are a part of the trail of s, and signs them in the name of a node.
-func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []cluster.Entry, node string, signer crypto.Signer) error {
+// writeTrail writes entries, which are a part of the trail of s, and signs them in the name of a node with the identity
+// certificate pic, which is under the owner of s.
+func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []cluster.Entry, node string, pic []byte, signer crypto.Signer) error {
 	w := &lineWriter{to: to, sum: sha256.New()}
 	end := syncpkg.AuditEnd{Cluster: s.Cluster.ID, Node: node, Hash: s.AuditBase}
-	h := auditHeader{Format: auditFileFormat, Cluster: s.Cluster.ID, Name: s.Cluster.Name, Owner: s.Cluster.Owner, Signers: signersOf(s, node), Before: s.AuditBase}
+	h := auditHeader{Format: auditFileFormat, Cluster: s.Cluster.ID, Name: s.Cluster.Name, Owner: s.Cluster.Owner, Others: s.Cluster.Former, Signers: signersOf(s, AuditSigner{node, pic}), Before: s.AuditBase}
+	if s.Cluster.Next != nil {
+		h.Others = append(slices.Clip(h.Others), s.Cluster.Next)
+	}
 	if len(entries) > 0 {
 		last := entries[len(entries)-1]
 		h.First, end.First, end.Last, end.Hash = entries[0].Seq, entries[0].Seq, last.Seq, last.Hash
@@ -179,8 +184,8 @@ func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []c
 }
 
 // signersOf lists the identities behind the signatures of s, and that of the node that exports.
-func signersOf(s *cluster.State, node string) []AuditSigner {
-	known := map[string]AuditSigner{cluster.CertificateHash(s.Nodes[node].Identity): {node, s.Nodes[node].Identity}}
+func signersOf(s *cluster.State, exporter AuditSigner) []AuditSigner {
+	known := map[string]AuditSigner{cluster.CertificateHash(exporter.Identity): exporter}
 	for hash, signer := range s.Signers {
 		known[hash] = AuditSigner{signer.Node, signer.Identity}
 	}

@@ -51,6 +51,7 @@ const (
 	maxAuditLine   = 1 << 20 // bytes; a header with the identities of 200 nodes has 300 kB, an entry 4
 	maxFindings    = 50      // what one person reads; all others are counted
 	maxAuditSigner = 1000    // identities in a header
+	maxAuditOwner  = 100     // owners in a header
 )
 
 // VerifyAudit reads an exported audit trail to its end and says what is wrong with it, and where. It needs
@@ -84,6 +85,7 @@ type auditVerifier struct {
 	sum     hash.Hash // of all lines up to the end line
 	given   *x509.Certificate
 	signers auditSigners
+	closers auditSigners // those of them for whom the owner vouches, and no owner before or after
 	header  *auditHeader
 	chain   chainCheck
 	signed  map[string]*AuditSignatures
@@ -206,9 +208,20 @@ func (v *auditVerifier) begin(h *auditHeader) error {
 	if len(h.Signers) > maxAuditSigner {
 		return fmt.Errorf("it names %d identities; at most %d are read", len(h.Signers), maxAuditSigner)
 	}
+	if len(h.Others) > maxAuditOwner {
+		return fmt.Errorf("it names %d owners; at most %d are read", len(h.Others), maxAuditOwner)
+	}
 	owner, err := x509.ParseCertificate(h.Owner)
 	if err != nil {
 		return fmt.Errorf("its owner certificate cannot be read: %w", err)
+	}
+	var others []*x509.Certificate
+	for _, der := range h.Others {
+		other, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("one of its owner certificates cannot be read: %w", err)
+		}
+		others = append(others, other)
 	}
 	v.header, v.Cluster, v.Name, v.signed = h, h.Cluster, h.Name, map[string]*AuditSignatures{}
 	if v.given != nil {
@@ -219,9 +232,14 @@ func (v *auditVerifier) begin(h *auditHeader) error {
 		owner = v.given
 	}
 	v.Owner = fingerprintOf(owner)
-	v.signers = auditSigners{}
+	v.signers, v.closers = auditSigners{}, auditSigners{}
 	for _, a := range h.Signers {
-		good, err := readSigners([]AuditSigner{a}, owner)
+		if closer, err := readSigners([]AuditSigner{a}, []*x509.Certificate{owner}); err == nil {
+			for print, s := range closer {
+				v.closers.add(print, s) // a key of two nodes is reported below
+			}
+		}
+		good, err := readSigners([]AuditSigner{a}, append([]*x509.Certificate{owner}, others...))
 		if err != nil {
 			v.report("line 1: the owner certificate does not vouch for a signer: %v", err)
 		}
@@ -310,7 +328,7 @@ func (v *auditVerifier) finish() {
 
 // closing compares the end line with what was before it.
 func (v *auditVerifier) closing() {
-	e, err := syncpkg.VerifyAuditEnd(v.end, v.signers.trust(v.header.Cluster))
+	e, err := syncpkg.VerifyAuditEnd(v.end, v.closers.trust(v.header.Cluster)) // it vouches for the owners in the header
 	if err == nil {
 		err = v.withinLife(e.Node, e.Time)
 	}

@@ -113,7 +113,7 @@ func (w *signedTrail) sign(t testing.TB, node string, seq uint64) {
 func (w *signedTrail) export(t testing.TB) []string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := writeTrail(t.Context(), &b, w.state, w.state.Audit, "node1", w.keys["node1"]); err != nil {
+	if err := writeTrail(t.Context(), &b, w.state, w.state.Audit, "node1", w.state.Nodes["node1"].Identity, w.keys["node1"]); err != nil {
 		t.Fatal(err)
 	}
 	return slices.Collect(strings.Lines(b.String()))

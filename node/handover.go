@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/hpke"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
-	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -59,36 +57,21 @@ func (h handover) info() ([]byte, error) {
 	return append([]byte("keyferry handover v1\n"), b...), err
 }
 
-// identityKey is the registered identity key of a member, certified by the owner key. Trust in packages
-// is another question, and not asked here.
-func (m *Member) identityKey(name string, now time.Time) (*ecdsa.PublicKey, error) {
-	n, ok := m.State().Nodes[name]
-	if !ok {
-		return nil, fmt.Errorf("node %q is not a member of this cluster", name)
-	}
-	pic, err := x509.ParseCertificate(n.Identity)
-	if err != nil {
-		return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", name, err)
-	}
-	return identity.CheckIdentity(pic, m.Identity.Owner(), now)
-}
-
 // sealingKeyOf is the key that secrets for a node are sealed to: from a statement that its identity key has
 // signed. Every slot that was open there has one, and they all name the same key.
 func (m *Member) sealingKeyOf(name string) (hpke.PublicKey, error) {
 	now, s := time.Now(), m.State()
-	key, err := m.identityKey(name, now)
-	if err != nil {
-		return nil, err
-	}
+	members := m.Sync.memberKeys(now)
 	trust := func(clusterID, source, kid string) (*ecdsa.PublicKey, error) {
-		print, err := syncpkg.Thumbprint(key)
-		if err == nil && (clusterID != s.Cluster.ID || source != name || print != kid) {
-			err = fmt.Errorf("it is not signed by the identity key of node %s", name)
+		if source != name {
+			return nil, fmt.Errorf("it is not signed by node %s", name)
 		}
-		return key, err
+		return members(clusterID, source, kid)
 	}
-	err = refuse("node %s has not said yet which key to seal codes to: open one of its slots there", name)
+	if _, ok := s.Nodes[name]; !ok {
+		return nil, fmt.Errorf("node %q is not a member of this cluster", name)
+	}
+	err := refuse("node %s has not said yet which key to seal codes to: open one of its slots there", name)
 	for _, label := range slices.Sorted(maps.Keys(s.Slots)) {
 		seat := s.Slots[label].Seats[name]
 		if seat.Receiver == "" {

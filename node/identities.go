@@ -73,11 +73,11 @@ type Identities struct {
 
 // Identities tells of all nodes, as this one sees them.
 func (m *Member) Identities() Identities {
-	return identities(m.State(), m.Identity.Owner(), m.Peers.Seen, m.node.cfg.Now())
+	return identities(m.State(), m.Identity.Owners(), m.Peers.Seen, m.node.cfg.Now())
 }
 
-func identities(s *cluster.State, poc *x509.Certificate, seen func(string) Seen, now time.Time) Identities {
-	list := Identities{Cluster: s.Cluster.Name, Owner: describeCertificate(poc, poc, now), Nodes: []NodeIdentity{}, Edges: []TrustEdge{}}
+func identities(s *cluster.State, owners []*x509.Certificate, seen func(string) Seen, now time.Time) Identities {
+	list := Identities{Cluster: s.Cluster.Name, Owner: describeCertificate(owners[0], owners[0], now), Nodes: []NodeIdentity{}, Edges: []TrustEdge{}}
 	trustedBy := map[string][]string{}
 	for _, trusting := range slices.Sorted(maps.Keys(s.Trust)) {
 		for _, e := range s.Trust[trusting] {
@@ -92,7 +92,7 @@ func identities(s *cluster.State, poc *x509.Certificate, seen func(string) Seen,
 		one := NodeIdentity{Node: name, Serial: n.Serial, Key: n.Key, HoldsOwner: health.Health.HoldsOwner, Asked: !health.Last.IsZero(),
 			Trusts: append([]string{}, s.TrustedBy(name)...), TrustedBy: append([]string{}, trustedBy[name]...)}
 		if pic, err := x509.ParseCertificate(n.Identity); err == nil {
-			one.Certificate = describeCertificate(pic, poc, now)
+			one.Certificate = describeCertificate(pic, ownerOf(pic, owners), now)
 		} else {
 			one.Certificate = Certificate{State: CertNone, Problem: fmt.Sprintf("the identity certificate of %s cannot be read: %v", name, err)}
 		}
@@ -155,11 +155,21 @@ func (m *Member) Chain(name string) ([]byte, error) {
 	if !ok {
 		return nil, refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no node %q in this cluster", name)}}
 	}
-	return append(certificatePEM(n.Identity), m.OwnerPEM()...), nil
+	owner := m.Identity.Owner()
+	if pic, err := x509.ParseCertificate(n.Identity); err == nil {
+		owner = ownerOf(pic, m.Identity.Owners())
+	}
+	return append(certificatePEM(n.Identity), certificatePEM(owner.Raw)...), nil
 }
 
-// OwnerPEM is the owner certificate in PEM.
-func (m *Member) OwnerPEM() []byte { return certificatePEM(m.Identity.Owner().Raw) }
+// OwnerPEM is the owner certificate in PEM, and while the owner is replaced also that of the next one.
+func (m *Member) OwnerPEM() []byte {
+	var all []byte
+	for _, poc := range m.Identity.Owners() {
+		all = append(all, certificatePEM(poc.Raw)...)
+	}
+	return all
+}
 
 func certificatePEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})

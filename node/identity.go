@@ -1,6 +1,8 @@
 package node
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -38,7 +40,23 @@ type identityRecord struct {
 	Leaf        []byte         // its certificate, DER
 	Complete    bool           // the node is a member
 	Removed     time.Time      // since when it knows that it is none any more
+
+	IdentityKey string // CKA_ID of the identity key; empty: identity.IdentityID
+	NextKey     string // CKA_ID of the key that is to replace it; stored before the key is made
+	OwnerKey    string // CKA_ID of the owner certificate, and key; empty: identity.OwnerID
+	Unsettled   bool   // the admin token still has what was replaced
+
+	Next         []byte // owner certificate of the owner that replaces Owner, DER
+	NextIdentity []byte // identity certificate that it has made, DER; used once Next is the owner
+	Made         []byte // owner certificate for a key that was made here to be the next owner, DER
+	MadeKey      string // its CKA_ID; stored before the key is made
 }
+
+func (r *identityRecord) identityID() string { return cmp.Or(r.IdentityKey, identity.IdentityID) }
+func (r *identityRecord) ownerID() string    { return cmp.Or(r.OwnerKey, identity.OwnerID) }
+
+// holdsNext tells whether the key of the next owner is on this node's admin token.
+func (r *identityRecord) holdsNext() bool { return r.Next != nil && bytes.Equal(r.Next, r.Made) }
 
 const (
 	sealedCode  = "admin token code"
@@ -49,13 +67,16 @@ const (
 // Identity is who the node is: its keys on the admin token and the certificates for them.
 type Identity struct {
 	node *Node
-	poc  *x509.Certificate
+
+	renewing sync.Mutex // held while a key or certificate is replaced
 
 	mu    sync.Mutex
 	rec   identityRecord
+	poc   *x509.Certificate // the owner
+	next  *x509.Certificate // that replaces it; nil while none does
 	pic   *x509.Certificate
 	pik   *identity.Key // nil while the admin token is closed
-	pok   *identity.Key // only where the record says HoldsOwner
+	pok   *identity.Key // only where HoldsOwner
 	seal  hpke.PrivateKey
 	leaf  *tls.Certificate
 	admin *hsm.Token
@@ -164,6 +185,11 @@ func newIdentity(n *Node, rec identityRecord) (*Identity, error) {
 	if id.poc, err = x509.ParseCertificate(rec.Owner); err != nil {
 		return nil, fmt.Errorf("stored owner certificate: %w", err)
 	}
+	if rec.Next != nil {
+		if id.next, err = x509.ParseCertificate(rec.Next); err != nil {
+			return nil, fmt.Errorf("stored certificate of the next owner: %w", err)
+		}
+	}
 	if id.pic, err = x509.ParseCertificate(rec.Identity); err != nil {
 		return nil, fmt.Errorf("stored identity certificate: %w", err)
 	}
@@ -196,7 +222,7 @@ func (id *Identity) useLeaf(der []byte) error {
 // open logs in to the admin token and finds the keys there.
 func (id *Identity) open(ctx context.Context) error {
 	id.mu.Lock()
-	rec, refused, pic := id.rec, id.refused, id.pic
+	rec, refused, pic, poc := id.rec, id.refused, id.pic, id.poc
 	id.mu.Unlock()
 	if refused != nil {
 		return refused
@@ -210,24 +236,22 @@ func (id *Identity) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pik, err := identity.EnsureKey(ctx, admin, identity.IdentityID, "P-521", hsm.UseSign)
+	pik, err := identity.EnsureKey(ctx, admin, rec.identityID(), "P-521", hsm.UseSign)
 	if err != nil {
 		return err
 	}
 	if !pic.PublicKey.(*ecdsa.PublicKey).Equal(pik.Public()) {
 		return fmt.Errorf("the identity key on admin token %s is not the one that the identity certificate is for", admin.Serial)
 	}
-	var pok *identity.Key
-	if rec.HoldsOwner {
-		if pok, err = identity.EnsureKey(ctx, admin, identity.OwnerID, "P-521", hsm.UseSign); err != nil {
-			return err
-		}
+	pok, err := ownerKey(ctx, admin, rec)
+	if err != nil {
+		return err
 	}
 	seal, err := id.sealingKey(ctx, admin, rec)
 	if err != nil {
 		return err
 	}
-	if err := identity.Keep(ctx, admin, id.poc, pic); err != nil { // the node's store has them
+	if err := identity.Keep(ctx, admin, rec.ownerID(), poc, rec.identityID(), pic); err != nil { // the node's store has them
 		id.node.log.Warn("the certificates are not on the admin token", "error", err)
 	}
 	id.mu.Lock()
@@ -279,6 +303,13 @@ func (id *Identity) sealing() (hpke.PrivateKey, error) {
 	return id.seal, nil
 }
 
+// certificate is the identity certificate in use, DER.
+func (id *Identity) certificate() []byte {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.pic.Raw
+}
+
 // Certificate is what the node shows on TLS connections: its leaf, then its identity certificate.
 func (id *Identity) Certificate() (*tls.Certificate, error) {
 	id.mu.Lock()
@@ -289,14 +320,23 @@ func (id *Identity) Certificate() (*tls.Certificate, error) {
 	return id.leaf, nil
 }
 
-// Owner is the cluster's owner certificate.
-func (id *Identity) Owner() *x509.Certificate { return id.poc }
+// ownerKey is the owner key that certifies now, the next one while the owner is replaced; nil where it is not here.
+func ownerKey(ctx context.Context, admin *hsm.Token, rec identityRecord) (*identity.Key, error) {
+	switch {
+	case rec.holdsNext():
+		return identity.EnsureKey(ctx, admin, rec.MadeKey, "P-521", hsm.UseSign)
+	case rec.HoldsOwner && rec.Next == nil:
+		return identity.EnsureKey(ctx, admin, rec.ownerID(), "P-521", hsm.UseSign)
+	}
+	return nil, nil
+}
 
-// HoldsOwner tells whether this node can sign identities.
+// HoldsOwner tells whether this node can sign identities: the owner key is here, that of the next owner while it is
+// replaced.
 func (id *Identity) HoldsOwner() bool {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	return id.rec.HoldsOwner
+	return id.rec.holdsNext() || id.rec.HoldsOwner && id.rec.Next == nil
 }
 
 // Refused is why the admin token does not take its stored code, nil when it does.
@@ -325,26 +365,34 @@ func (id *Identity) renewLeaf(now time.Time) error {
 	if pik == nil {
 		return errAdminClosed
 	}
-	plain, err := id.node.sealer.Open(sealedLeaf, rec.LeafKey)
-	if err != nil {
-		return err
-	}
-	key, err := x509.ParsePKCS8PrivateKey(plain)
-	clear(plain)
-	if err != nil {
-		return err
-	}
-	der, err := identity.Leaf(cluster.NodeURI(rec.Cluster, id.node.cfg.Name), id.node.cfg.Name, hosts, key.(crypto.Signer).Public(), pic, pik, now)
+	der, err := id.makeLeaf(rec, pic, pik, now)
 	if err != nil {
 		return err
 	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
+	if !pic.Equal(id.pic) {
+		return errors.New("the identity of this node was just replaced") // with another TLS certificate
+	}
 	id.rec.Leaf = der
 	if err := id.node.saveIdentity(&id.rec); err != nil {
 		return err
 	}
 	return id.useLeaf(der)
+}
+
+// makeLeaf certifies the node's TLS key with an identity key.
+func (id *Identity) makeLeaf(rec identityRecord, pic *x509.Certificate, pik *identity.Key, now time.Time) ([]byte, error) {
+	plain, err := id.node.sealer.Open(sealedLeaf, rec.LeafKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(plain)
+	clear(plain)
+	if err != nil {
+		return nil, err
+	}
+	return identity.Leaf(cluster.NodeURI(rec.Cluster, id.node.cfg.Name), id.node.cfg.Name, id.node.hosts(), key.(crypto.Signer).Public(), pic, pik, now)
 }
 
 func sameHosts(c *x509.Certificate, hosts []string) bool {
@@ -359,7 +407,10 @@ func sameHosts(c *x509.Certificate, hosts []string) bool {
 // certify makes an identity certificate with the owner key.
 func (id *Identity) certify(request []byte, now time.Time) ([]byte, error) {
 	id.mu.Lock()
-	pok := id.pok
+	pok, poc := id.pok, id.poc
+	if id.next != nil {
+		poc = id.next
+	}
 	id.mu.Unlock()
 	if pok == nil {
 		return nil, errAdminClosed
@@ -368,5 +419,5 @@ func (id *Identity) certify(request []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return identity.Certificate(r, id.poc, pok, now)
+	return identity.Certificate(r, poc, pok, now)
 }

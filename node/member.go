@@ -3,13 +3,11 @@ package node
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,9 +59,8 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 	if err := id.renewLeaf(n.cfg.Now()); err != nil && id.leaf == nil {
 		return err
 	}
-	// For browsers and programs that are to trust this cluster's consoles.
-	if err := writeFile(filepath.Join(n.cfg.Dir, "owner.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rec.Owner})); err != nil {
-		return fmt.Errorf("owner.pem: %w", err)
+	if err := id.writeOwners(); err != nil {
+		return err
 	}
 	m := &Member{Identity: id, node: n, log: n.log}
 	if err := m.connect(rec, bootstrap); err != nil {
@@ -112,7 +109,7 @@ func (m *Member) connect(rec identityRecord, bootstrap bool) (err error) {
 		}
 	}()
 	m.link, err = cluster.NewLink(cluster.LinkConfig{
-		Cluster: rec.Cluster, Node: n.cfg.Name, Owner: m.Identity.poc, Certificate: m.Identity.Certificate,
+		Cluster: rec.Cluster, Node: n.cfg.Name, Owners: m.Identity.Owners, Certificate: m.Identity.Certificate,
 		Address: m.address, Admit: m.admits, Log: n.log.With("part", "link"),
 	})
 	if err != nil {
@@ -159,12 +156,18 @@ func (m *Member) address(name string) (string, error) {
 	return n.PeerAddress, err
 }
 
-func (m *Member) admits(name string, identity *x509.Certificate) error {
+// admits tells whether a certificate is that of a member. This node may have been away while the other got a new
+// identity key, and learns of that only from a node that it admits: so it believes a later certificate that the owner
+// has made in the same name, which nobody else could.
+func (m *Member) admits(name string, pic *x509.Certificate) error {
 	n, err := m.known(name)
-	if err == nil && n.Key != cluster.KeyHash(identity) {
-		err = fmt.Errorf("the identity key is not the one that node %q is known by", name)
+	if err != nil || n.Admits(cluster.KeyHash(pic)) {
+		return err
 	}
-	return err
+	if registered, err := x509.ParseCertificate(n.Identity); err == nil && pic.Subject.CommonName == name && pic.NotBefore.After(registered.NotBefore) {
+		return nil
+	}
+	return fmt.Errorf("the identity key is not the one that node %q is known by", name)
 }
 
 // State is the replicated state as this node knows it.
@@ -187,6 +190,7 @@ func (m *Member) run() {
 		m.connectLoop,    // joining: tells the cluster how far this node has come
 		m.maintain,       // admin token, TLS certificate
 		m.Peers.watch,    // who answers
+		m.followKeys,     // identity and owner keys that are replaced
 		m.watchStanding,  // whether the cluster still knows this node
 		m.Slots.activate, // generated slots
 		m.Slots.tend,     // stored codes: tried, and changed by schedule
@@ -263,7 +267,7 @@ func (m *Member) toldSelf(ctx context.Context, known cluster.Node) bool {
 	m.Identity.mu.Lock()
 	want := m.node.self(m.Identity.rec, known.Key)
 	m.Identity.mu.Unlock()
-	want.Status, want.Joined, want.Identity = known.Status, known.Joined, known.Identity
+	want.Status, want.Joined, want.Identity = known.Status, known.Joined, known.Identity // kept by the cluster
 	if equalNodes(want, known) {
 		return true
 	}
@@ -287,7 +291,7 @@ func (m *Member) maintain(ctx context.Context) {
 				m.log.Error("the admin token does not open", "error", err)
 			}
 		}
-		m.adoptRegistered(ctx)
+		m.changeOver(ctx)
 		if err := m.Identity.renewLeaf(m.node.cfg.Now()); err != nil && !errors.Is(err, errAdminClosed) {
 			m.log.Error("the TLS certificate was not renewed", "error", err)
 		}

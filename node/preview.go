@@ -67,7 +67,7 @@ func (y *Sync) open(s Staged) (*syncpkg.Package, error) {
 	if err := y.madeUnder(p.Head.Header); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, y.recorded(p.Head, s.SHA256)
 }
 
 // Preview opens a package and compares it with what is on the token, without changing anything.

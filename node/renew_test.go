@@ -150,6 +150,6 @@ func renewBrought(t *testing.T, a, b *Member, r *x509.CertificateRequest, uses f
 	if _, err := b.Cluster.Apply(t.Context(), &cluster.ReplaceIdentity{Identity: later.Raw, Key: cluster.KeyHash(later)}, console); err != nil {
 		t.Fatal(err)
 	}
-	b.adoptRegistered(t.Context())
+	b.changeOver(t.Context())
 	uses(b, later.Raw)
 }

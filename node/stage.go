@@ -76,6 +76,10 @@ func (y *Sync) Stage(ctx context.Context, actor cluster.Actor, r io.Reader) (Sta
 		y.tellRefusedFile(ctx, actor, tmp, hex.EncodeToString(sum.Sum(nil)), err)
 		return Staged{}, err
 	}
+	digest := hex.EncodeToString(sum.Sum(nil))
+	if err := y.recorded(head, digest); err != nil {
+		return Staged{}, err
+	}
 	info, err := tmp.Stat()
 	if err == nil {
 		err = tmp.Sync()
@@ -83,7 +87,7 @@ func (y *Sync) Stage(ctx context.Context, actor cluster.Actor, r io.Reader) (Sta
 	if err != nil {
 		return Staged{}, fmt.Errorf("the package cannot be kept: %w", err)
 	}
-	return y.keep(tmp.Name(), Staged{SHA256: hex.EncodeToString(sum.Sum(nil)), Size: info.Size(), Header: head.Header, KeyID: head.KeyID})
+	return y.keep(tmp.Name(), Staged{SHA256: digest, Size: info.Size(), Header: head.Header, KeyID: head.KeyID})
 }
 
 // packageError says of a package that was refused what that means.

@@ -43,7 +43,7 @@ func (m *Member) serveStanding(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n, ok := s.Nodes[r.FormValue("node")]
-	respond(w, http.StatusOK, standing{Member: ok && n.Key == r.FormValue("key"), Index: s.Index})
+	respond(w, http.StatusOK, standing{Member: ok && n.Admits(r.FormValue("key")), Index: s.Index})
 }
 
 // Removed is since when this node knows that it was removed from its cluster; zero while it is a member.

@@ -206,6 +206,10 @@ func (t *Trail) sign(ctx context.Context, s *cluster.State) (err error) {
 	if err != nil {
 		return err
 	}
+	signer, err := t.m.registered(s, pik)
+	if err != nil {
+		return err
+	}
 	jws, err := syncpkg.SignAuditCheckpoint(syncpkg.AuditCheckpoint{
 		Cluster: s.Cluster.ID, Node: t.m.Name(), Seq: e.Seq, Hash: e.Hash, Time: time.Now(),
 	}, pik)
@@ -215,11 +219,7 @@ func (t *Trail) sign(ctx context.Context, s *cluster.State) (err error) {
 	if err := t.m.node.store.put(bucketTrail, single, ownCheckpoint{e.Seq, e.Hash, jws}); err != nil {
 		return err
 	}
-	return t.tell(ctx, ownCheckpoint{e.Seq, e.Hash, jws})
-}
-
-func (t *Trail) tell(ctx context.Context, own ownCheckpoint) error {
-	_, err := t.m.Cluster.Apply(ctx, &cluster.SignAudit{Seq: own.Seq, Hash: own.Hash, Statement: own.Statement}, t.m.self())
+	_, err = t.m.Cluster.Apply(ctx, &cluster.SignAudit{Seq: e.Seq, Hash: e.Hash, Signer: signer, Statement: jws}, t.m.self())
 	return err
 }
 
@@ -282,7 +282,7 @@ func (t *Trail) Verify(s *cluster.State, c cluster.Checkpoint) error {
 	if known {
 		return err
 	}
-	err = verifyCheckpoint(s, c, t.m.Identity.Owner())
+	err = verifyCheckpoint(s, c, t.m.Identity.ownersEver(s))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.verified) > 2*mostVerified {
@@ -295,12 +295,12 @@ func (t *Trail) Verify(s *cluster.State, c cluster.Checkpoint) error {
 // mostVerified is as many signatures as a cluster keeps, more or less. A verification takes a millisecond.
 const mostVerified = 2000
 
-func verifyCheckpoint(s *cluster.State, c cluster.Checkpoint, owner *x509.Certificate) error {
+func verifyCheckpoint(s *cluster.State, c cluster.Checkpoint, owners []*x509.Certificate) error {
 	signer, ok := s.Signers[c.Signer]
 	if !ok || signer.Node != c.Node {
 		return fmt.Errorf("the identity that signed for %s is not known", c.Node)
 	}
-	signers, err := readSigners([]AuditSigner{{signer.Node, signer.Identity}}, owner)
+	signers, err := readSigners([]AuditSigner{{signer.Node, signer.Identity}}, owners)
 	if err != nil {
 		return err
 	}
@@ -320,15 +320,15 @@ type auditIdentity struct {
 	key  *ecdsa.PublicKey
 }
 
-// readSigners takes the identities that owner has certified for the nodes that they are said to be of.
-func readSigners(list []AuditSigner, owner *x509.Certificate) (auditSigners, error) {
+// readSigners takes the identities that one of the owners has certified for the nodes that they are said to be of.
+func readSigners(list []AuditSigner, owners []*x509.Certificate) (auditSigners, error) {
 	signers := auditSigners{}
 	for _, a := range list {
 		pic, err := x509.ParseCertificate(a.Identity)
 		if err != nil {
 			return nil, fmt.Errorf("the identity certificate of %q cannot be read: %w", a.Node, err)
 		}
-		key, err := identity.CheckIdentity(pic, owner, pic.NotBefore)
+		key, err := identity.CheckIdentity(pic, ownerOf(pic, owners), pic.NotBefore)
 		if err != nil {
 			return nil, err
 		}

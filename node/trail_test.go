@@ -32,7 +32,7 @@ func TestTrail(t *testing.T) {
 		}
 		forged := c
 		forged.Node = map[string]string{"node1": "node2", "node2": "node1"}[c.Node]
-		if m.Trail.Verify(s, forged); verifyCheckpoint(s, forged, m.Identity.Owner()) == nil {
+		if m.Trail.Verify(s, forged); verifyCheckpoint(s, forged, m.Identity.Owners()) == nil {
 			t.Error("a signature in the name of another node holds")
 		}
 	}

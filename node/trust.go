@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/cluster"
@@ -38,10 +39,36 @@ func (m *Member) believe(n cluster.Node, now time.Time) (*ecdsa.PublicKey, error
 	if err != nil {
 		return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", n.Name, err)
 	}
-	if state, problem := judgeCertificate(pic, m.Identity.Owner(), now); problem != "" && state != CertExpiring {
+	poc := ownerOf(pic, m.Identity.Owners())
+	if state, problem := judgeCertificate(pic, poc, now); problem != "" && state != CertExpiring {
 		return nil, errors.New(problem)
 	}
-	return identity.CheckIdentity(pic, m.Identity.Owner(), now)
+	return identity.CheckIdentity(pic, poc, now)
+}
+
+// keyNamed returns the key with the thumbprint kid, if the member has it now, or had it before. The latter is good
+// for what it has signed then and this cluster has kept since.
+func (m *Member) keyNamed(n cluster.Node, kid string, now time.Time) (key *ecdsa.PublicKey, past bool, err error) {
+	if key, err = m.believe(n, now); err != nil {
+		return nil, false, err
+	}
+	if print, err := syncpkg.Thumbprint(key); err != nil || print == kid {
+		return key, false, err
+	}
+	for _, p := range slices.Backward(n.Past) {
+		pic, err := x509.ParseCertificate(p.Identity)
+		if err != nil {
+			continue
+		}
+		key, err := identity.CheckIdentity(pic, ownerOf(pic, m.Identity.ownersEver(m.State())), pic.NotBefore)
+		if err != nil {
+			continue
+		}
+		if print, err := syncpkg.Thumbprint(key); err == nil && print == kid {
+			return key, true, nil
+		}
+	}
+	return nil, false, fmt.Errorf("it was signed with another key than the identity key of node %s", n.Name)
 }
 
 // memberKeys believes what a member has signed, as long as it is a member: receipts, and the keys that it
@@ -56,16 +83,21 @@ func (y *Sync) memberKeys(now time.Time) syncpkg.Trust {
 		if !ok {
 			return nil, fmt.Errorf("node %q is not a member of this cluster", name)
 		}
-		key, err := y.m.believe(n, now)
-		if err != nil {
-			return nil, err
-		}
-		print, err := syncpkg.Thumbprint(key)
-		if err == nil && print != kid {
-			err = fmt.Errorf("it was signed with another key than the identity key of node %s", name)
-		}
+		key, _, err := y.m.keyNamed(n, kid, now)
 		return key, err
 	}
+}
+
+// recorded refuses a package that is signed with a key which its source has no more, unless the cluster knows this
+// very file from then: whoever has the old key cannot have made that record.
+func (y *Sync) recorded(head *syncpkg.Head, sha256 string) error {
+	s, h := y.m.State(), head.Header
+	_, past, err := y.m.keyNamed(s.Nodes[h.Source], head.KeyID, y.now())
+	if p := s.Packages[h.ID]; err != nil || !past || p.Source == h.Source && p.SHA256 == sha256 {
+		return err
+	}
+	return packageError(&syncpkg.Error{Kind: syncpkg.ErrUntrusted, Err: fmt.Errorf(
+		"package %s is signed with an identity key that node %s has replaced, and the cluster does not know this file: make a new package on %s", h.ID, h.Source, h.Source)})
 }
 
 // trustIn is whom this node takes packages from: members that it trusts.

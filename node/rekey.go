@@ -1,0 +1,286 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyferry/keyferry/cluster"
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/identity"
+)
+
+// A node gets another identity key while the cluster runs. The order lets no connection fail, and an interruption
+// leaves nothing half done, since each step is found from what the ones before have left:
+//
+//  1. the new key is made on the admin token, beside the present one;
+//  2. the owner certifies it;
+//  3. the cluster registers it (node.identity), and admits both from then on;
+//  4. the node signs with the new one, and its TLS certificate is made anew with it;
+//  5. the keys that it receives by are stated anew, and requests that came by old connections end;
+//  6. the node says that it has changed over (node.retire), and only the new key is admitted;
+//  7. the old key is destroyed.
+
+const rekeyAct = "identity.rekey" // as the audit trail has it
+
+// drainTime is how long requests that a node made with its old identity may take to end, before those that are left
+// lose their connection.
+const drainTime = 30 * time.Second
+
+// ReplaceIdentityKey gives this node another identity key, certified as RenewIdentity says: pic is for the key of
+// NewKeyRequest. What the old key has signed stays good; the key itself is destroyed.
+func (m *Member) ReplaceIdentityKey(ctx context.Context, actor cluster.Actor, pic *x509.Certificate) error {
+	return m.acts.do(ctx, act{actor, cluster.MayManageNodes, rekeyAct, "node/" + m.Name(), certifiedHow(pic)}, func() error {
+		m.Identity.renewing.Lock()
+		defer m.Identity.renewing.Unlock()
+		key, err := m.Identity.nextKey(ctx)
+		if err != nil {
+			return err
+		}
+		if pic == nil {
+			if pic, err = m.recertified(ctx, key); err != nil {
+				return err
+			}
+		}
+		if err := m.checkRenewed(pic, key.Public()); err != nil {
+			return refuse("%w", err)
+		}
+		if _, err := m.Cluster.Apply(ctx, &cluster.ReplaceIdentity{Identity: pic.Raw, Key: cluster.KeyHash(pic)}, actor); err != nil {
+			return err
+		}
+		m.node.cfg.Fault("rekey: registered")
+		return m.takeOver(ctx)
+	})
+}
+
+// NewKeyRequest makes the identity key that is to replace the present one, unless it is there, and asks for a
+// certificate for it.
+func (m *Member) NewKeyRequest(ctx context.Context) (*x509.CertificateRequest, error) {
+	m.Identity.renewing.Lock()
+	defer m.Identity.renewing.Unlock()
+	key, err := m.Identity.nextKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.request(key)
+}
+
+// nextKey is the identity key that is to replace the present one. It is made once. The caller holds renewing.
+func (id *Identity) nextKey(ctx context.Context) (*identity.Key, error) {
+	id.mu.Lock()
+	admin := id.admin
+	id.mu.Unlock()
+	if admin == nil {
+		return nil, errAdminClosed
+	}
+	rec, err := id.change(func(rec *identityRecord) {
+		if rec.NextKey == "" {
+			rec.NextKey = identity.Next(rec.identityID())
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return identity.EnsureKey(ctx, admin, rec.NextKey, "P-521", hsm.UseSign)
+}
+
+// change stores a change of the record.
+func (id *Identity) change(f func(*identityRecord)) (identityRecord, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	rec := id.rec
+	f(&rec)
+	err := id.node.saveIdentity(&rec)
+	if err == nil {
+		id.rec = rec
+	}
+	return rec, err
+}
+
+// takeOver goes through the steps that are left once the cluster has registered another identity for this node. The
+// caller holds renewing.
+func (m *Member) takeOver(ctx context.Context) error {
+	s := m.State()
+	n, ok := s.Nodes[m.Name()]
+	if !ok || !m.Identity.Open() {
+		return nil
+	}
+	if s.Cluster.Next == nil || !n.Renewed { // else the certificate is of an owner whose time has not come
+		if err := m.useRegistered(ctx, n); err != nil {
+			return err
+		}
+	}
+	if !n.Changing {
+		return m.Identity.settle(ctx)
+	}
+	m.link.Renew()
+	m.Slots.restate(ctx)
+	m.drain(ctx, n.Key)
+	if _, err := m.Cluster.Apply(ctx, &cluster.RetireIdentity{Key: n.Key}, m.self()); err != nil {
+		return fmt.Errorf("the new identity key is in use, and the old one is still admitted, too: %w", err)
+	}
+	m.node.cfg.Fault("rekey: retired")
+	return m.Identity.settle(ctx)
+}
+
+// useRegistered uses the certificate that the cluster has of this node, for the present key or for the one that was
+// made to replace it. Only one that holds is used, and none that is older than the present one.
+func (m *Member) useRegistered(ctx context.Context, n cluster.Node) error {
+	pic, err := x509.ParseCertificate(n.Identity)
+	if err != nil {
+		return err
+	}
+	pik, err := m.Identity.signer()
+	if err != nil {
+		return err
+	}
+	m.Identity.mu.Lock()
+	present := m.Identity.pic
+	m.Identity.mu.Unlock()
+	if pic.Equal(present) || pic.NotBefore.Before(present.NotBefore) {
+		return nil
+	}
+	if identity.SameKey(pik.Public(), pic.PublicKey) {
+		if err := m.checkRenewed(pic, pik.Public()); err != nil {
+			return err
+		}
+		return m.Identity.adopt(ctx, pic)
+	}
+	key, err := m.Identity.nextKey(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.checkRenewed(pic, key.Public()); err != nil {
+		return err
+	}
+	return m.Identity.changeKey(key, pic, m.node.cfg.Now())
+}
+
+// changeKey uses another identity key, with a TLS certificate that it has made.
+func (id *Identity) changeKey(key *identity.Key, pic *x509.Certificate, now time.Time) error {
+	id.mu.Lock()
+	rec := id.rec
+	id.mu.Unlock()
+	leaf, err := id.makeLeaf(rec, pic, key, now)
+	if err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	rec = id.rec
+	rec.Identity, rec.Leaf, rec.IdentityKey, rec.NextKey, rec.Unsettled = pic.Raw, leaf, rec.NextKey, "", true
+	if err := id.node.saveIdentity(&rec); err != nil {
+		return err
+	}
+	id.rec, id.pic, id.pik = rec, pic, key
+	return id.useLeaf(leaf)
+}
+
+// drain waits until no request of this node's is under way on a connection that it made with another identity key.
+func (m *Member) drain(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for m.link.Outdated(key) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			m.log.Warn("some requests to other nodes are still under way with the old identity key")
+			return
+		}
+	}
+}
+
+// settle removes from the admin token what was replaced, for good.
+func (id *Identity) settle(ctx context.Context) error {
+	id.mu.Lock()
+	admin, rec, poc, pic := id.admin, id.rec, id.poc, id.pic
+	id.mu.Unlock()
+	if !rec.Unsettled || admin == nil {
+		return nil
+	}
+	if err := identity.Settle(ctx, admin, rec.ownerID(), poc, rec.identityID(), pic); err != nil {
+		return err
+	}
+	_, err := id.change(func(rec *identityRecord) { rec.Unsettled = false })
+	return err
+}
+
+// changeOver does what is left of a change of keys that was interrupted, or that others have approved meanwhile.
+func (m *Member) changeOver(ctx context.Context) {
+	m.Identity.renewing.Lock()
+	defer m.Identity.renewing.Unlock()
+	err := m.Identity.followOwner(ctx, m.State().Cluster)
+	for _, step := range []func(context.Context) error{m.takeOver, m.succeed} {
+		if err == nil {
+			err = step(ctx)
+		}
+	}
+	if err != nil && !errors.Is(err, errAdminClosed) && ctx.Err() == nil {
+		m.log.Error("a change of identity or owner key is not finished; it is tried again", "error", err)
+	}
+}
+
+// retryKeys is the pause before a change that is not finished is tried again.
+const retryKeys = 2 * time.Second
+
+// keysSeen is what this node's part in a change of keys depends on.
+type keysSeen struct {
+	owner, next, identity string
+	changing, renewed     bool
+}
+
+// followKeys does this node's part when keys are replaced, as soon as the state says so.
+func (m *Member) followKeys(ctx context.Context) {
+	var seen keysSeen
+	known := map[string]string{}
+	for {
+		s, changed := m.Cluster.Watch()
+		n := s.Nodes[m.Name()]
+		now := keysSeen{string(s.Cluster.Owner), string(s.Cluster.Next), string(n.Identity), n.Changing, n.Renewed}
+		if otherKeys(known, s.Nodes) {
+			m.link.Renew() // what is asked from now on is asked of the new identity
+		}
+		var retry <-chan time.Time
+		if pending := n.Changing || s.Cluster.Next != nil && !n.Renewed; pending || now != seen {
+			m.changeOver(ctx)
+			if seen = now; pending {
+				retry = time.After(retryKeys)
+			}
+		}
+		select {
+		case <-changed:
+		case <-retry:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// otherKeys tells whether a node has another identity key than was known, and notes it.
+func otherKeys(known map[string]string, nodes map[string]cluster.Node) (other bool) {
+	for name, n := range nodes {
+		if known[name] != n.Key {
+			other = other || known[name] != ""
+			known[name] = n.Key
+		}
+	}
+	return other
+}
+
+// registered is the hash of the certificate that the cluster has of this node, if it is for that key.
+func (m *Member) registered(s *cluster.State, key crypto.Signer) (string, error) {
+	n := s.Nodes[m.Name()]
+	pic, err := x509.ParseCertificate(n.Identity)
+	if err != nil {
+		return "", err
+	}
+	if !identity.SameKey(key.Public(), pic.PublicKey) {
+		return "", errors.New("this node is just changing over to another identity key")
+	}
+	return cluster.CertificateHash(n.Identity), nil
+}
