@@ -48,6 +48,7 @@ func (m *Member) ReplaceIdentityKey(ctx context.Context, actor cluster.Actor, pi
 		if err := m.checkRenewed(pic, key.Public()); err != nil {
 			return refuse("%w", err)
 		}
+		m.node.cfg.Fault("rekey: certified")
 		if _, err := m.Cluster.Apply(ctx, &cluster.ReplaceIdentity{Identity: pic.Raw, Key: cluster.KeyHash(pic)}, actor); err != nil {
 			return err
 		}
@@ -116,6 +117,7 @@ func (m *Member) takeOver(ctx context.Context) error {
 	if !n.Changing {
 		return m.Identity.settle(ctx)
 	}
+	m.node.cfg.Fault("rekey: in use")
 	m.link.Renew()
 	m.Slots.restate(ctx)
 	m.drain(ctx, n.Key)
@@ -203,6 +205,7 @@ func (id *Identity) settle(ctx context.Context) error {
 	if !rec.Unsettled || admin == nil {
 		return nil
 	}
+	id.node.cfg.Fault("rekey: settling")
 	if err := identity.Settle(ctx, admin, rec.ownerID(), poc, rec.identityID(), pic); err != nil {
 		return err
 	}

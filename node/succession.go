@@ -46,7 +46,9 @@ func (m *Member) ReplaceOwner(ctx context.Context, actor cluster.Actor, poc *x50
 		if err := identity.CheckOwner(poc, m.node.cfg.Now()); err != nil {
 			return refuse("%w", err)
 		}
+		m.node.cfg.Fault("owner: made")
 		_, err = m.Cluster.Apply(ctx, &cluster.ReplaceOwner{Owner: poc.Raw}, actor)
+		m.node.cfg.Fault("owner: known")
 		return err
 	})
 }
