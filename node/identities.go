@@ -47,11 +47,12 @@ type NodeIdentity struct {
 	Node        string      `json:"node"`
 	Serial      string      `json:"serial"` // of the admin token
 	Certificate Certificate `json:"certificate"`
-	Key         string      `json:"key"`         // SHA-256 of the identity key, hexadecimal
-	HoldsOwner  bool        `json:"holds_owner"` // the owner key is on its admin token, by what it said last
-	Asked       bool        `json:"asked"`       // it has answered since this node started
-	Trusts      []string    `json:"trusts"`      // nodes that it takes packages from
-	TrustedBy   []string    `json:"trusted_by"`  // nodes that take packages from it
+	Key         string      `json:"key"`                // SHA-256 of the identity key, hexadecimal
+	HoldsOwner  bool        `json:"holds_owner"`        // the owner key is on its admin token, by what it said last
+	Asked       bool        `json:"asked"`              // it has answered since this node started
+	Changing    bool        `json:"changing,omitempty"` // it has a new identity key, and the last one is still admitted, too
+	Trusts      []string    `json:"trusts"`             // nodes that it takes packages from
+	TrustedBy   []string    `json:"trusted_by"`         // nodes that take packages from it
 }
 
 // TrustEdge is the trust of one node in another, as it is, or as it was until it was removed.
@@ -67,6 +68,8 @@ type TrustEdge struct {
 type Identities struct {
 	Cluster string         `json:"cluster"`
 	Owner   Certificate    `json:"owner"`
+	Next    *Certificate   `json:"next_owner,omitempty"` // while the owner is replaced
+	Awaited []string       `json:"awaited,omitempty"`    // nodes that have no certificate of the next owner yet
 	Nodes   []NodeIdentity `json:"nodes"`
 	Edges   []TrustEdge    `json:"edges"` // also removed ones
 }
@@ -78,6 +81,10 @@ func (m *Member) Identities() Identities {
 
 func identities(s *cluster.State, owners []*x509.Certificate, seen func(string) Seen, now time.Time) Identities {
 	list := Identities{Cluster: s.Cluster.Name, Owner: describeCertificate(owners[0], owners[0], now), Nodes: []NodeIdentity{}, Edges: []TrustEdge{}}
+	if len(owners) > 1 && s.Cluster.Next != nil {
+		next := describeCertificate(owners[1], owners[1], now)
+		list.Next, list.Awaited = &next, s.Awaited()
+	}
 	trustedBy := map[string][]string{}
 	for _, trusting := range slices.Sorted(maps.Keys(s.Trust)) {
 		for _, e := range s.Trust[trusting] {
@@ -89,7 +96,7 @@ func identities(s *cluster.State, owners []*x509.Certificate, seen func(string) 
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
 		n, health := s.Nodes[name], seen(name)
-		one := NodeIdentity{Node: name, Serial: n.Serial, Key: n.Key, HoldsOwner: health.Health.HoldsOwner, Asked: !health.Last.IsZero(),
+		one := NodeIdentity{Node: name, Serial: n.Serial, Key: n.Key, Changing: n.Changing, HoldsOwner: health.Health.HoldsOwner, Asked: !health.Last.IsZero(),
 			Trusts: append([]string{}, s.TrustedBy(name)...), TrustedBy: append([]string{}, trustedBy[name]...)}
 		if pic, err := x509.ParseCertificate(n.Identity); err == nil {
 			one.Certificate = describeCertificate(pic, ownerOf(pic, owners), now)
@@ -112,7 +119,7 @@ func judgeCertificate(c, poc *x509.Certificate, now time.Time) (CertState, strin
 	what := "the identity certificate of " + c.Subject.CommonName
 	renew := "have its identity certified anew, on its page Identity and trust or by \"keyferry ident renew\" on it"
 	if c.Equal(poc) {
-		what, renew = "the owner certificate", "the cluster needs a new owner"
+		what, renew = "the owner certificate", "replace the owner, on the page \"Replace keys\" or by \"keyferry ident replace-owner\""
 	}
 	show := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	switch {

@@ -59,14 +59,17 @@ func (m *Member) ReplaceIdentityKey(ctx context.Context, actor cluster.Actor, pi
 
 // NewKeyRequest makes the identity key that is to replace the present one, unless it is there, and asks for a
 // certificate for it.
-func (m *Member) NewKeyRequest(ctx context.Context) (*x509.CertificateRequest, error) {
-	m.Identity.renewing.Lock()
-	defer m.Identity.renewing.Unlock()
-	key, err := m.Identity.nextKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return m.request(key)
+func (m *Member) NewKeyRequest(ctx context.Context, actor cluster.Actor) (r *x509.CertificateRequest, err error) {
+	err = m.acts.do(ctx, act{actor, cluster.MayManageNodes, "identity.request", "node/" + m.Name(), "a new identity key"}, func() error {
+		m.Identity.renewing.Lock()
+		defer m.Identity.renewing.Unlock()
+		key, err := m.Identity.nextKey(ctx)
+		if err == nil {
+			r, err = m.request(key)
+		}
+		return err
+	})
+	return r, err
 }
 
 // nextKey is the identity key that is to replace the present one. It is made once. The caller holds renewing.

@@ -197,10 +197,10 @@ func TestReplaceKeys(t *testing.T) {
 // keys, the trail, and packages that the cluster knows. A package that it does not know is refused.
 func signedBefore(t *testing.T, members []*Member, s Staged, file, unknown []byte) {
 	a, b := members[0], members[1]
-	if _, err := b.Sync.Stage(t.Context(), bytes.NewReader(file)); err != nil {
+	if _, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(file)); err != nil {
 		t.Errorf("a package from before: %v", err)
 	}
-	if _, err := b.Sync.Stage(t.Context(), bytes.NewReader(unknown)); !IsRefusal(err) || !strings.Contains(err.Error(), "the cluster does not know this file") {
+	if _, err := b.Sync.Stage(t.Context(), console, bytes.NewReader(unknown)); !IsRefusal(err) || !strings.Contains(err.Error(), "the cluster does not know this file") {
 		t.Errorf("a package that the cluster does not know: %v", err)
 	}
 	if _, _, err := a.Sync.Receipt(t.Context(), s.Header.ID, "node2"); err != nil {

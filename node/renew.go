@@ -87,7 +87,7 @@ func (m *Member) checkRenewed(pic *x509.Certificate, key crypto.PublicKey) error
 	if err := identity.CheckFor(pic, ownerOf(pic, m.Identity.Owners()), serial, key, m.node.cfg.Now()); err != nil {
 		return err
 	}
-	switch same := bytes.Equal(pic.RawIssuer, present.RawIssuer) && bytes.Equal(pic.AuthorityKeyId, present.AuthorityKeyId); {
+	switch same := identity.SameKey(pic.PublicKey, present.PublicKey) && bytes.Equal(pic.AuthorityKeyId, present.AuthorityKeyId); {
 	case pic.Subject.CommonName != m.Name():
 		return fmt.Errorf("the certificate names node %q, and this is node %q", pic.Subject.CommonName, m.Name())
 	case same && !pic.NotAfter.After(present.NotAfter):

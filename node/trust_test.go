@@ -80,8 +80,8 @@ func TestJudgeCertificate(t *testing.T) {
 		{"by itself", issued(t, "node1", nil, pik.Public(), pik, now, now.Add(day)), now, CertForeign, "does not end in the owner certificate"},
 		{"under an owner that ended", issued(t, "node1", poc, pik.Public(), owner, now, now.Add(9000*day)), now.Add(6000 * day), CertExpired, "worth nothing now: the owner certificate ended"},
 		{"the owner", poc, now, CertValid, ""},
-		{"the owner near its end", poc, poc.NotAfter.Add(-day), CertExpiring, "needs a new owner"},
-		{"the owner after its end", poc, poc.NotAfter.Add(day), CertExpired, "needs a new owner"},
+		{"the owner near its end", poc, poc.NotAfter.Add(-day), CertExpiring, "replace the owner"},
+		{"the owner after its end", poc, poc.NotAfter.Add(day), CertExpired, "replace the owner"},
 	} {
 		if got, problem := judgeCertificate(c.cert, poc, c.now); got != c.want || !strings.Contains(problem, c.says) || (problem == "") != (got == CertValid) {
 			t.Errorf("%s: %s, %q", c.what, got, problem)

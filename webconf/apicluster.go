@@ -135,11 +135,17 @@ func (q certified) parse() (*node.Certified, error) {
 // apiRequestIdentity gives the request of a node for its owner, in PEM: of a new one, or of a member that is to be
 // certified anew.
 func apiRequestIdentity(c *call) error {
-	if err := c.decode(&struct{}{}); err != nil {
+	var q struct {
+		NewKey bool `json:"new_key,omitempty"` // of a member: for a key that is to replace the present one
+	}
+	if err := c.decode(&q); err != nil {
 		return err
 	}
 	ask := func() (*x509.CertificateRequest, error) { return c.srv.node.Request(c.Request().Context()) }
-	if c.m != nil {
+	switch {
+	case c.m != nil && q.NewKey:
+		ask = func() (*x509.CertificateRequest, error) { return c.m.NewKeyRequest(c.Request().Context(), c.actor) }
+	case c.m != nil:
 		ask = c.m.IdentityRequest
 	}
 	r, err := ask()

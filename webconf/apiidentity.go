@@ -42,11 +42,12 @@ func (c *call) apiSetTrust(trust bool) error {
 	return c.NoContent(http.StatusNoContent)
 }
 
-// apiRenewIdentity has the identity of this node certified anew: by the owner key in the cluster, or with a
-// certificate that is brought, in PEM.
+// apiRenewIdentity has the identity of this node certified anew, for the same key or for a new one: by the owner key
+// in the cluster, or with a certificate that is brought, in PEM.
 func apiRenewIdentity(c *call) error {
 	var q struct {
 		Identity string `json:"identity,omitempty"`
+		NewKey   bool   `json:"new_key,omitempty"`
 	}
 	if err := c.decode(&q); err != nil {
 		return err
@@ -55,7 +56,30 @@ func apiRenewIdentity(c *call) error {
 	if err != nil {
 		return invalid("%v", err)
 	}
-	if err := c.m.RenewIdentity(c.Request().Context(), c.actor, pic); err != nil {
+	renew := c.m.RenewIdentity
+	if q.NewKey {
+		renew = c.m.ReplaceIdentityKey
+	}
+	if err := renew(c.Request().Context(), c.actor, pic); err != nil {
+		return err
+	}
+	return apiIdentity(c)
+}
+
+// apiReplaceOwner begins to put the cluster under another owner: a key that is made here, or one whose certificate is
+// brought, in PEM.
+func apiReplaceOwner(c *call) error {
+	var q struct {
+		Owner string `json:"owner,omitempty"`
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	poc, err := broughtCertificate(q.Owner)
+	if err != nil {
+		return invalid("%v", err)
+	}
+	if err := c.m.ReplaceOwner(c.Request().Context(), c.actor, poc); err != nil {
 		return err
 	}
 	return apiIdentity(c)

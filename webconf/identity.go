@@ -21,6 +21,9 @@ type identityView struct {
 	Graph   *trustGraph
 	Matrix  []trustRow // empty when there are too many nodes for it
 	Missing int        // pairs without trust
+
+	Next    *node.Certificate // of the owner that replaces the present one
+	Awaited []string          // nodes that it has not certified yet
 }
 
 // Pairs is how many trusts there can be.
@@ -65,7 +68,7 @@ func showIdentity(c *call, f *form) error {
 }
 
 func newIdentityView(here string, ids node.Identities) identityView {
-	v := identityView{Node: here, Owner: ids.Owner, Nodes: ids.Nodes, Graph: newTrustGraph(ids, here)}
+	v := identityView{Node: here, Owner: ids.Owner, Nodes: ids.Nodes, Graph: newTrustGraph(ids, here), Next: ids.Next, Awaited: ids.Awaited}
 	edges := map[[2]string]node.TrustEdge{}
 	for _, e := range ids.Edges {
 		edges[[2]string{e.Trusting, e.Trusted}] = e

@@ -173,6 +173,7 @@ func TestIdentityPages(t *testing.T) {
 	alice.follow(alice.post("/identity/trust", "trusting", "node2", "trusted", "node1")).wants(t, http.StatusOK, "node2 takes packages from node1 from now on")
 	identityFiles(t, alice)
 	renewByForm(t, a, alice, carl)
+	keysByForm(t, a, alice, carl)
 	identityAPI(t, a)
 	if err := a.Approvals.SetPolicy(t.Context(), root, "trust.set", 1, cluster.SecurityOfficer, nil); err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func everyPage() []drawnPage {
 		if state == "hostile" {
 			text = evil
 		}
-		for _, p := range slices.Concat(plainPages(v, text), meansPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text), identityPages(v, text)) {
+		for _, p := range slices.Concat(plainPages(v, text), meansPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text), identityPages(v, text), keysPages(v, text)) {
 			p.may = func(cluster.Permission, string) bool { return state != "silent" }
 			p.Account, p.Node, p.Cluster, p.Notes = "alice", v.Node, v.State.Cluster.Name, []string{text}
 			p.surround(v, p, p.Nav)

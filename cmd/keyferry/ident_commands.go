@@ -48,7 +48,8 @@ func (a *app) identCommand() *cobra.Command {
 		a.identStorePIC(f),
 		a.identGenSelfSigned(f),
 		a.identFetchCerts(f),
-		a.identRenew(),
+		a.identRenew(f),
+		a.identReplaceOwner(f),
 		a.identTrust(),
 		a.identRemove(f),
 	)

@@ -13,6 +13,7 @@ import (
 
 func (a *app) identGenCSR(f *identFlags) *cobra.Command {
 	var name string
+	var newKey bool
 	c := &cobra.Command{
 		Use:   "gen-csr [DEVICES]",
 		Short: "Make identity keys on devices, and requests to carry to the owner",
@@ -20,8 +21,9 @@ func (a *app) identGenCSR(f *identFlags) *cobra.Command {
 The key is PIK-Pending until "store-pic" brings its certificate; until then an identity that the device has holds.
 Run again, it makes a request for the same key. Tell the owner's administrator the SHA-256 of the key.
 
-Without --module the device is the node of this daemon, which belongs to no cluster yet: "keyferry init" and "keyferry join"
-take the certificate.`,
+Without --module the device is the node of this daemon. While it belongs to no cluster, "keyferry init" and "keyferry join" take
+the certificate. The node of a cluster is asked for a certificate for the key that it has, or with --new-key for one that is to
+replace it; "keyferry ident renew" takes it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			need := needModule | needStore
@@ -34,7 +36,7 @@ take the certificate.`,
 			}
 			defer t.close()
 			if t.module == nil {
-				return t.requestOfNode(c.Context())
+				return t.requestOfNode(c.Context(), newKey)
 			}
 			if len(args) == 0 {
 				return errors.New("name the devices: \"keyferry ident list\" shows them; or \"all\"")
@@ -57,12 +59,13 @@ take the certificate.`,
 		},
 	}
 	nameFlag(c, &name)
+	c.Flags().BoolVar(&newKey, "new-key", false, "of the node of a cluster: for a new identity key")
 	return a.dataFlag(c)
 }
 
 // requestOfNode keeps the request of this daemon's node.
-func (t *identTool) requestOfNode(ctx context.Context) error {
-	answer, err := post[struct{ Request string }](ctx, t.client(), "/identity/request", struct{}{})
+func (t *identTool) requestOfNode(ctx context.Context, newKey bool) error {
+	answer, err := post[struct{ Request string }](ctx, t.client(), "/identity/request", map[string]bool{"new_key": newKey})
 	if err != nil {
 		return err
 	}

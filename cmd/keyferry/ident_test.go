@@ -193,6 +193,62 @@ func foundUnder(t *testing.T, a *station, stick string) {
 	if len(l.Devices) != 1 || l.Devices[0].POK || l.Devices[0].PIC.State != identity.Valid || l.Devices[0].Serial != serial || !strings.Contains(l.Devices[0].POC.Subject, "Example CA") {
 		t.Errorf("the cluster under the offline owner: %+v", l.Devices)
 	}
+	changeKeys(t, n, a, serial, store, poc)
+}
+
+// changeKeys gives the node of a running cluster a new identity key by its owner elsewhere, puts the cluster under
+// another such owner, and at last under one of its own.
+func changeKeys(t *testing.T, n *loneNode, first *station, serial, store, firstPOC string) {
+	view := func() identity.View {
+		t.Helper()
+		var l identListing
+		if err := json.Unmarshal([]byte(n.must("", "ident", "list", "-o", "json")), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l.Devices[0]
+	}
+	// certified carries the node's request to an owner, and the certificate back.
+	certified := func(owner *station, code string, flags ...string) string {
+		t.Helper()
+		dir := t.TempDir()
+		n.must("", append([]string{"ident", "gen-csr", "--store", store}, flags...)...)
+		owner.must("", "import-csr", filepath.Join(store, serial+".csr"), "--yes")
+		owner.must(code, "sign", "1", "sn:"+serial, "--yes")
+		owner.must("", "export", "sn:"+serial, "--to", dir)
+		return filepath.Join(dir, serial+".crt")
+	}
+	refused := func(says string, args ...string) {
+		t.Helper()
+		if out, err := n.keyferry("", append([]string{"ident"}, args...)...); err == nil || !strings.Contains(out+err.Error(), says) {
+			t.Errorf("%v: %v, which does not say %q:\n%s", args, err, says, out)
+		}
+	}
+	old := view().PIC.Fingerprint
+	pic := certified(first, "code of A\n", "--new-key")
+	refused("--yes", "renew", "--new-key", "--identity", pic)
+	refused("not for the identity key", "renew", "--identity", pic)
+	refused("no node with the owner key answers", "renew", "--new-key", "--yes")
+	n.must("", "ident", "renew", "--new-key", "--identity", pic, "--yes")
+	if v := view(); v.PIC.Fingerprint == old || v.PIC.State != identity.Valid {
+		t.Errorf("after the new key: %+v", v)
+	}
+	second := newStation(t)
+	second.must("code of C\n", "init-token")
+	second.must("code of C\n", "gen-owner", "1", "--name", "Second CA")
+	second.must("code of C\n", "gen-key", "1", "1", "--name", "owner")
+	next := filepath.Join(second.store, "owner.crt")
+	refused("--yes", "replace-owner", "--owner", next)
+	refused("no owner certificate", "replace-owner", "--owner", pic, "--yes")
+	refused("the owner that the cluster has", "replace-owner", "--owner", firstPOC, "--yes")
+	n.must("", "ident", "replace-owner", "--owner", next, "--yes")
+	refused("already", "replace-owner", "--yes")
+	refused("the owner of the cluster is being replaced", "renew", "--new-key", "--identity", certified(first, "code of A\n", "--new-key"), "--yes")
+	n.must("", "ident", "renew", "--identity", certified(second, "code of C\n"))
+	n.wait("the second owner", func() bool { return strings.Contains(view().POC.Subject, "Second CA") })
+	refused("does not come back", "replace-owner", "--owner", firstPOC, "--yes")
+	n.must("", "ident", "replace-owner", "--yes")
+	n.wait("an owner of its own", func() bool { v := view(); return v.POK && v.PIC.State == identity.Valid && !strings.Contains(v.POC.Subject, "Second CA") })
+	n.wait("its own owner certifies it again, a second later", func() bool { _, err := n.keyferry("", "ident", "renew"); return err == nil })
 }
 
 // identCluster is "keyferry ident" through the daemon, on the nodes of the demo. It leaves the trust as it was.
