@@ -70,7 +70,7 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	templates := []string{"account", "application", "cluster", "custodians", "login", "newslot", "policies", "slot"}
+	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "slot"}
 	for _, p := range everyPage() {
 		if p.state != "degraded" || !slices.Contains(templates, p.Name) {
 			continue
@@ -81,6 +81,9 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 		}
 		if d, ok := p.Data.(custodiansView); ok && d.Some {
 			name += "-some"
+		}
+		if d, ok := p.Data.(keysView); ok && d.Next != nil {
+			name += "-" + strconv.Itoa(len(d.Done))
 		}
 		if p.Failed() {
 			name += "-" + p.Form.Name
