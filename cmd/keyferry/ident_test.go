@@ -247,7 +247,10 @@ func changeKeys(t *testing.T, n *loneNode, first *station, serial, store, firstP
 	n.wait("the second owner", func() bool { return strings.Contains(view().POC.Subject, "Second CA") })
 	refused("does not come back", "replace-owner", "--owner", firstPOC, "--yes")
 	n.must("", "ident", "replace-owner", "--yes")
-	n.wait("an owner of its own", func() bool { v := view(); return v.POK && v.PIC.State == identity.Valid && !strings.Contains(v.POC.Subject, "Second CA") })
+	n.wait("an owner of its own", func() bool {
+		v := view()
+		return v.POK && v.PIC.State == identity.Valid && !strings.Contains(v.POC.Subject, "Second CA")
+	})
 	n.wait("its own owner certifies it again, a second later", func() bool { _, err := n.keyferry("", "ident", "renew"); return err == nil })
 }
 
