@@ -84,7 +84,8 @@ type View struct {
 	POC    Certified `json:"poc"`
 	PIK    bool      `json:"pik"`
 	PIC    Certified `json:"pic"`
-	// Renewing says that a new identity key waits for its certificate while the old identity holds.
+	// Renewing says that a new identity key waits for its certificate while the old identity holds; of a node of a
+	// cluster, that it changes over to a new key.
 	Renewing bool     `json:"renewing,omitempty"`
 	Trusts   []string `json:"trusts,omitempty"` // nodes of a cluster: from whom they take packages
 	Problem  string   `json:"problem,omitempty"`

@@ -16,30 +16,40 @@ import (
 
 // Without --module the devices are the nodes of the cluster, asked through the daemon of this one.
 
+func certified(c node.Certificate) identity.Certified {
+	return identity.Certified{State: c.State, Subject: c.Subject, Issuer: c.Issuer, Fingerprint: c.Fingerprint, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+}
+
 // clusterViews are the nodes as devices, numbered by name.
 func (a *app) clusterViews(ctx context.Context) ([]identity.View, error) {
 	ids, err := get[node.Identities](ctx, a.client(), "/identity")
 	if err != nil {
 		return nil, err
 	}
-	shown := func(c node.Certificate) identity.Certified {
-		return identity.Certified{State: c.State, Subject: c.Subject, Issuer: c.Issuer, Fingerprint: c.Fingerprint, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
-	}
+	return viewsOf(ids), nil
+}
+
+func viewsOf(ids node.Identities) []identity.View {
 	var views []identity.View
 	for i, n := range ids.Nodes {
-		views = append(views, identity.View{Number: i + 1, Serial: n.Serial, Name: n.Node, POK: n.HoldsOwner, POC: shown(ids.Owner),
-			PIK: true, PIC: shown(n.Certificate), Trusts: n.Trusts, Problem: n.Certificate.Problem})
+		views = append(views, identity.View{Number: i + 1, Serial: n.Serial, Name: n.Node, POK: n.HoldsOwner, POC: certified(ids.Owner),
+			PIK: true, PIC: certified(n.Certificate), Renewing: n.Changing, Trusts: n.Trusts, Problem: n.Certificate.Problem})
 	}
-	return views, nil
+	return views
 }
 
 func (a *app) clusterList(ctx context.Context, which string) (identListing, error) {
-	views, err := a.clusterViews(ctx)
+	ids, err := get[node.Identities](ctx, a.client(), "/identity")
 	if err != nil {
 		return identListing{}, err
 	}
-	views, err = chooseViews(which, views)
-	return identListing{Devices: views}, err
+	l := identListing{Awaited: ids.Awaited}
+	if ids.Next != nil {
+		next := certified(*ids.Next)
+		l.Next = &next
+	}
+	l.Devices, err = chooseViews(which, viewsOf(ids))
+	return l, err
 }
 
 func chooseViews(list string, views []identity.View) ([]identity.View, error) {

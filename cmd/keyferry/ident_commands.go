@@ -59,7 +59,9 @@ func (a *app) identCommand() *cobra.Command {
 // An identListing is what "ident list" prints.
 type identListing struct {
 	Devices []identity.View     `json:"devices"`
-	Owner   *identity.Certified `json:"owner,omitempty"` // of the certificate store
+	Next    *identity.Certified `json:"next_owner,omitempty"` // of the cluster, while its owner is replaced
+	Awaited []string            `json:"awaited,omitempty"`    // nodes that it has not certified yet
+	Owner   *identity.Certified `json:"owner,omitempty"`      // of the certificate store
 	Store   []identity.Kept     `json:"store,omitempty"`
 }
 
@@ -130,6 +132,11 @@ func identTable(l identListing, row func(...any)) {
 	}
 	if len(l.Devices) == 0 {
 		row("", "no admin token: \"keyferry ident init-token\" makes one")
+	}
+	if l.Next != nil {
+		row()
+		row("The owner is being replaced by", l.Next.Subject, "SHA-256 "+l.Next.Fingerprint)
+		row("not certified by it yet", strings.Join(l.Awaited, ", "))
 	}
 	if l.Owner == nil {
 		return
