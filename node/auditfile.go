@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -183,13 +182,16 @@ func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []c
 	return w.write(auditLine{End: jws})
 }
 
-// signersOf lists the identities behind the signatures of s, and that of the node that exports.
+// signersOf lists the identities behind the signatures of s, and last the one that exports.
 func signersOf(s *cluster.State, exporter AuditSigner) []AuditSigner {
-	known := map[string]AuditSigner{cluster.CertificateHash(exporter.Identity): exporter}
-	for hash, signer := range s.Signers {
-		known[hash] = AuditSigner{signer.Node, signer.Identity}
+	var list []AuditSigner
+	for _, signer := range s.Signers {
+		if !bytes.Equal(signer.Identity, exporter.Identity) {
+			list = append(list, AuditSigner{signer.Node, signer.Identity})
+		}
 	}
-	return slices.SortedFunc(maps.Values(known), func(a, b AuditSigner) int {
+	slices.SortFunc(list, func(a, b AuditSigner) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), bytes.Compare(a.Identity, b.Identity))
 	})
+	return append(list, exporter)
 }
