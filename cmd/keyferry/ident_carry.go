@@ -18,7 +18,7 @@ func (a *app) identStorePOC(f *identFlags) *cobra.Command {
 		Long: `Put an owner's certificate on devices and into the certificate store. From then on they take identity certificates of
 that owner and no other. Compare its SHA-256 with what the owner's administrator says: it is the root of all trust.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: a.ident(f, needModule|needStore, func(ctx context.Context, t *identTool, args []string) error {
 			poc, err := identity.ReadCertificate(args[0])
 			if err != nil {
 				return err
@@ -26,29 +26,24 @@ that owner and no other. Compare its SHA-256 with what the owner's administrator
 			if err := identity.CheckOwner(poc, time.Now()); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
 			devices, err := t.choose(args[1])
 			if err != nil {
 				return err
 			}
-			if err := t.believe(c.Context(), poc, devices); err != nil {
+			if err := t.believe(ctx, poc, devices); err != nil {
 				return err
 			}
 			return a.each(devices, func(d *identity.Device) (outcome, error) {
-				if err := t.login(c.Context(), d); err != nil {
+				if err := t.login(ctx, d); err != nil {
 					return outcome{}, err
 				}
 				o := outcome{Done: "stands under " + poc.Subject.String(), File: t.store.OwnerPath(), SHA256: identity.Fingerprint(poc)}
-				if err := d.StoreOwner(c.Context(), poc, time.Now()); err != nil {
+				if err := d.StoreOwner(ctx, poc, time.Now()); err != nil {
 					return outcome{}, err
 				}
 				return o, t.store.PutOwner(poc) // once a device has taken it, and not before
 			})
-		},
+		}),
 	})
 }
 
@@ -81,39 +76,34 @@ func (a *app) identStorePIC(f *identFlags) *cobra.Command {
 		Long: `Put the certificate for its waiting identity key on a device and into the certificate store. It must be for that key
 and that device, signed by the owner whose certificate the device has, and valid now.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: a.ident(f, needModule|needStore, func(ctx context.Context, t *identTool, args []string) error {
 			pic, err := identity.ReadCertificate(args[0])
 			if err != nil {
 				return err
 			}
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
 			d, err := t.chooseOne(args[1])
 			if err != nil {
 				return err
 			}
-			if err := d.Accepts(c.Context(), pic, time.Now()); err != nil { // before a code is asked for
+			if err := d.Accepts(ctx, pic, time.Now()); err != nil { // before a code is asked for
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if have, err := d.Identity(c.Context()); err != nil || have == nil || !have.Equal(pic) {
-				if err := t.replaceIdentity(c.Context(), d); err != nil {
+			if have, err := d.Identity(ctx); err != nil || have == nil || !have.Equal(pic) {
+				if err := t.replaceIdentity(ctx, d); err != nil {
 					return err
 				}
 			}
 			return a.each([]*identity.Device{d}, func(d *identity.Device) (outcome, error) {
-				if err := t.login(c.Context(), d); err != nil {
+				if err := t.login(ctx, d); err != nil {
 					return outcome{}, err
 				}
-				if err := d.StoreIdentity(c.Context(), pic, time.Now()); err != nil {
+				if err := d.StoreIdentity(ctx, pic, time.Now()); err != nil {
 					return outcome{}, err
 				}
 				o := outcome{Done: "is " + pic.Subject.CommonName + " until " + until(identity.Show(pic, "")), File: t.store.CertificatePath(d.Serial), SHA256: identity.Fingerprint(pic)}
 				return o, t.store.PutCertificate(d.Serial, pic)
 			})
-		},
+		}),
 	})
 }
 
@@ -125,21 +115,16 @@ func (a *app) identFetchCerts(f *identFlags) *cobra.Command {
 those of its devices, otherwise those of the cluster's nodes. It needs no code. Compare the SHA-256 of the owner's
 certificate with what its administrator says.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: a.ident(f, needStore, func(ctx context.Context, t *identTool, args []string) error {
 			if t.module == nil {
-				return a.fetchFromCluster(c.Context(), t, args[0])
+				return a.fetchFromCluster(ctx, t, args[0])
 			}
 			devices, err := t.choose(args[0])
 			if err != nil {
 				return err
 			}
-			return a.each(devices, func(d *identity.Device) (outcome, error) { return t.fetch(c.Context(), d) })
-		},
+			return a.each(devices, func(d *identity.Device) (outcome, error) { return t.fetch(ctx, d) })
+		}),
 	})
 }
 

@@ -80,18 +80,13 @@ func (a *app) identList(f *identFlags) *cobra.Command {
 TRUSTS names the nodes from which a node takes key packages. It needs no code: it shows what admin tokens show to
 everybody, and what the cluster knows.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, 0)
-			if err != nil {
-				return err
-			}
-			defer t.close()
-			l, err := t.list(c.Context(), args)
+		RunE: a.ident(f, 0, func(ctx context.Context, t *identTool, args []string) error {
+			l, err := t.list(ctx, args)
 			if err != nil {
 				return err
 			}
 			return a.print(l, func(row func(...any)) { identTable(l, row) })
-		},
+		}),
 	})
 }
 

@@ -25,20 +25,13 @@ Without --module the device is the node of this daemon. While it belongs to no c
 the certificate. The node of a cluster is asked for a certificate for the key that it has, or with --new-key for one that is to
 replace it; "keyferry ident renew" takes it.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			need := needModule | needStore
-			if len(args) == 0 {
-				need = needStore
-			}
-			t, err := a.openIdent(c.Context(), f, need)
-			if err != nil {
-				return err
-			}
-			defer t.close()
-			if t.module == nil {
-				return t.requestOfNode(c.Context(), newKey)
-			}
-			if len(args) == 0 {
+		RunE: a.ident(f, needStore, func(ctx context.Context, t *identTool, args []string) error {
+			switch {
+			case t.module == nil && len(args) == 0:
+				return t.requestOfNode(ctx, newKey)
+			case t.module == nil:
+				return errNoModule
+			case len(args) == 0:
 				return errors.New("name the devices: \"keyferry ident list\" shows them; or \"all\"")
 			}
 			devices, err := t.chooseNamed(args[0], name)
@@ -46,17 +39,17 @@ replace it; "keyferry ident renew" takes it.`,
 				return err
 			}
 			return a.each(devices, func(d *identity.Device) (outcome, error) {
-				if err := t.login(c.Context(), d); err != nil {
+				if err := t.login(ctx, d); err != nil {
 					return outcome{}, err
 				}
-				r, err := d.Ask(c.Context(), name)
+				r, err := d.Ask(ctx, name)
 				if err != nil {
 					return outcome{}, err
 				}
 				o := outcome{Done: "requested as " + r.Subject.CommonName, File: t.store.RequestPath(d.Serial), SHA256: keyPrint(r)}
 				return o, t.store.PutRequest(r)
 			})
-		},
+		}),
 	}
 	nameFlag(c, &name)
 	c.Flags().BoolVar(&newKey, "new-key", false, "of the node of a cluster: for a new identity key")
@@ -86,12 +79,7 @@ func (a *app) identImportCSR(f *identFlags) *cobra.Command {
 		Long: `Check certificate requests and take them into the certificate store, to be signed. Compare the SHA-256 of each key with
 what the administrator of the device says. Nothing is taken unless all files are good.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: a.ident(f, needStore, func(ctx context.Context, t *identTool, args []string) error {
 			requests := map[string]*x509.CertificateRequest{}
 			var serials []string
 			for _, file := range args {
@@ -103,7 +91,7 @@ what the administrator of the device says. Nothing is taken unless all files are
 				if requests[serial] != nil {
 					return fmt.Errorf("two devices claim the serial number %s: the files hold two requests for it", serial)
 				}
-				if err := t.checkClaims(c.Context(), r); err != nil {
+				if err := t.checkClaims(ctx, r); err != nil {
 					return fmt.Errorf("%s: %w", file, err)
 				}
 				requests[serial] = r
@@ -114,7 +102,7 @@ what the administrator of the device says. Nothing is taken unless all files are
 				o := outcome{Done: "taken as " + r.Subject.CommonName, File: t.store.RequestPath(serial), SHA256: keyPrint(r)}
 				return o, t.store.PutRequest(r)
 			})
-		},
+		}),
 	})
 }
 
@@ -151,28 +139,19 @@ func (a *app) identSign(f *identFlags) *cobra.Command {
 		Short: "Sign imported requests with the owner key of a device",
 		Long:  `Sign requests of the certificate store with the owner key on device CA: sn:SERIAL, several with commas between, or "all".`,
 		Args:  cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
+		RunE: a.identCA(f, func(ctx context.Context, t *identTool, ca *identity.Device, rest []string) error {
+			serials, err := t.chooseKept(rest[0], "request", func(k identity.Kept) bool { return k.Requested })
 			if err != nil {
 				return err
 			}
-			defer t.close()
-			ca, err := t.chooseOne(args[0])
-			if err != nil {
+			if _, err := t.prepareCA(ctx, ca, len(serials) == 1 && serials[0] == ca.Serial); err != nil {
 				return err
 			}
-			serials, err := t.chooseKept(args[1], "request", func(k identity.Kept) bool { return k.Requested })
-			if err != nil {
+			if err := t.login(ctx, ca); err != nil {
 				return err
 			}
-			if _, err := t.prepareCA(c.Context(), ca, len(serials) == 1 && serials[0] == ca.Serial); err != nil {
-				return err
-			}
-			if err := t.login(c.Context(), ca); err != nil {
-				return err
-			}
-			return a.eachSerial(serials, func(serial string) (outcome, error) { return t.sign(c.Context(), ca, serial) })
-		},
+			return a.eachSerial(serials, func(serial string) (outcome, error) { return t.sign(ctx, ca, serial) })
+		}),
 	})
 }
 
@@ -224,14 +203,7 @@ func (a *app) identExport(f *identFlags) *cobra.Command {
 		Use:   "export DEVICES --to DIR",
 		Short: "Write signed certificates and the owner's to a directory, such as a stick",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			f := *f
-			f.module = "" // nothing is asked of a device
-			t, err := a.openIdent(c.Context(), &f, needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: a.ident(f, needStore|noDevices, func(ctx context.Context, t *identTool, args []string) error {
 			poc, err := t.store.Owner()
 			if err != nil {
 				return err
@@ -261,7 +233,7 @@ func (a *app) identExport(f *identFlags) *cobra.Command {
 				o := outcome{Done: "written", File: stick.CertificatePath(serial), SHA256: identity.Fingerprint(pic)}
 				return o, identity.WriteCertificates(o.File, pic)
 			})
-		},
+		}),
 	}
 	c.Flags().StringVar(&to, "to", "", "`directory` to write to")
 	c.MarkFlagRequired("to")

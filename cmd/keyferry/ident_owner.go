@@ -18,12 +18,7 @@ func (a *app) identInitToken(f *identFlags) *cobra.Command {
 		Long: `Make an admin token in a free slot of the module. Its authentication code is yours to choose and to keep: nobody can
 reset it, and without it owner key and identity are lost.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule)
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: a.ident(f, needModule, func(ctx context.Context, t *identTool, _ []string) error {
 			if n := len(t.devices); n > 0 {
 				if err := a.confirm(f.yes, fmt.Sprintf("The module shows %s already. This makes one more; none is changed.", count(n, "admin token"))); err != nil {
 					return err
@@ -33,12 +28,12 @@ reset it, and without it owner key and identity are lost.`,
 			if err != nil {
 				return err
 			}
-			serial, err := identity.InitToken(c.Context(), t.module, f.label, code)
+			serial, err := identity.InitToken(ctx, t.module, f.label, code)
 			if err != nil {
 				return err
 			}
 			return a.print(outcome{Serial: serial, Done: "made"}, func(row func(...any)) { row("Admin token", serial) })
-		},
+		}),
 	})
 }
 
@@ -51,21 +46,12 @@ func (a *app) identGenOwner(f *identFlags) *cobra.Command {
 the certificate store as owner.crt. It is POC-Pending until the owner key has certified its own device:
 "keyferry ident gen-key CA CA".`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
+		RunE: a.identCA(f, func(ctx context.Context, t *identTool, d *identity.Device, _ []string) error {
+			poc, err := t.genOwner(ctx, d, name)
 			if err != nil {
 				return err
 			}
-			defer t.close()
-			d, err := t.chooseOne(args[0])
-			if err != nil {
-				return err
-			}
-			poc, err := t.genOwner(c.Context(), d, name)
-			if err != nil {
-				return err
-			}
-			shown := d.View(c.Context(), time.Now()).POC
+			shown := d.View(ctx, time.Now()).POC
 			return a.print(shown, func(row func(...any)) {
 				row("Owner certificate", t.store.OwnerPath())
 				row("Subject", poc.Subject)
@@ -75,7 +61,7 @@ the certificate store as owner.crt. It is POC-Pending until the owner key has ce
 					row("State", fmt.Sprintf("%s: next is \"keyferry ident gen-key %d %d\"", shown.State, d.Number, d.Number))
 				}
 			})
-		},
+		}),
 	}
 	c.Flags().StringVar(&name, "name", "keyferry", "`name` of the owner, for people")
 	return a.dataFlag(c)
@@ -131,37 +117,28 @@ func (a *app) identGenKey(f *identFlags) *cobra.Command {
 		Long: `Make an identity key on each device, and have the owner key on device CA certify it. A CA whose owner certificate is
 POC-Pending certifies itself first, so it must be among the devices.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
-			ca, err := t.chooseOne(args[0])
-			if err != nil {
-				return err
-			}
-			devices, err := t.chooseNamed(args[1], name)
+		RunE: a.identCA(f, func(ctx context.Context, t *identTool, ca *identity.Device, rest []string) error {
+			devices, err := t.chooseNamed(rest[0], name)
 			if err != nil {
 				return err
 			}
 			if i := slices.Index(devices, ca); i > 0 { // its own certificate ends POC-Pending
 				devices = slices.Insert(slices.Delete(devices, i, i+1), 0, ca)
 			}
-			poc, err := t.prepareCA(c.Context(), ca, slices.Contains(devices, ca))
+			poc, err := t.prepareCA(ctx, ca, slices.Contains(devices, ca))
 			if err != nil {
 				return err
 			}
 			for _, d := range devices {
-				if err := t.replaceIdentity(c.Context(), d); err != nil {
+				if err := t.replaceIdentity(ctx, d); err != nil {
 					return err
 				}
 			}
-			if err := t.login(c.Context(), ca); err != nil {
+			if err := t.login(ctx, ca); err != nil {
 				return err
 			}
-			return a.each(devices, func(d *identity.Device) (outcome, error) { return t.genKey(c.Context(), ca, d, poc, name) })
-		},
+			return a.each(devices, func(d *identity.Device) (outcome, error) { return t.genKey(ctx, ca, d, poc, name) })
+		}),
 	}
 	nameFlag(c, &name)
 	return a.dataFlag(c)
@@ -229,33 +206,28 @@ func (a *app) identGenSelfSigned(f *identFlags) *cobra.Command {
 		Long: `Make an identity key on each device, with a certificate that it signs itself. No owner vouches for such a device: whoever
 is to trust it must compare the fingerprint.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			t, err := a.openIdent(c.Context(), f, needModule|needStore)
-			if err != nil {
-				return err
-			}
-			defer t.close()
+		RunE: a.ident(f, needModule|needStore, func(ctx context.Context, t *identTool, args []string) error {
 			devices, err := t.chooseNamed(args[0], name)
 			if err != nil {
 				return err
 			}
 			for _, d := range devices {
-				if err := t.replaceIdentity(c.Context(), d); err != nil {
+				if err := t.replaceIdentity(ctx, d); err != nil {
 					return err
 				}
 			}
 			return a.each(devices, func(d *identity.Device) (outcome, error) {
-				if err := t.login(c.Context(), d); err != nil {
+				if err := t.login(ctx, d); err != nil {
 					return outcome{}, err
 				}
-				pic, err := d.SelfSign(c.Context(), name, time.Now())
+				pic, err := d.SelfSign(ctx, name, time.Now())
 				if err != nil {
 					return outcome{}, err
 				}
 				o := outcome{Done: "signed by itself until " + until(identity.Show(pic, "")), File: t.store.CertificatePath(d.Serial), SHA256: identity.Fingerprint(pic)}
 				return o, t.store.PutCertificate(d.Serial, pic)
 			})
-		},
+		}),
 	}
 	nameFlag(c, &name)
 	return a.dataFlag(c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/identity"
+	"github.com/spf13/cobra"
 )
 
 type identFlags struct {
@@ -20,7 +21,10 @@ type identFlags struct {
 const (
 	needModule = 1 << iota
 	needStore
+	noDevices // not those of --module either
 )
+
+var errNoModule = errors.New("name the PKCS#11 library of the HSM with --module PATH (or KEYFERRY_MODULE): this works without a daemon")
 
 // An identTool is the machine of an administrator with a terminal: a module with devices, and a certificate store.
 type identTool struct {
@@ -32,11 +36,34 @@ type identTool struct {
 	open    map[string]bool // serials that are logged in
 }
 
+// ident runs a command with what it needs, and closes that.
+func (a *app) ident(f *identFlags, need int, run func(ctx context.Context, t *identTool, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		t, err := a.openIdent(c.Context(), f, need)
+		if err != nil {
+			return err
+		}
+		defer t.close()
+		return run(c.Context(), t, args)
+	}
+}
+
+// identCA runs a command whose first argument is the device with the owner key.
+func (a *app) identCA(f *identFlags, run func(ctx context.Context, t *identTool, ca *identity.Device, rest []string) error) func(*cobra.Command, []string) error {
+	return a.ident(f, needModule|needStore, func(ctx context.Context, t *identTool, args []string) error {
+		ca, err := t.chooseOne(args[0])
+		if err != nil {
+			return err
+		}
+		return run(ctx, t, ca, args[1:])
+	})
+}
+
 // openIdent starts the module and finds the devices. The caller closes what it returns.
 func (a *app) openIdent(ctx context.Context, f *identFlags, need int) (*identTool, error) {
 	t := &identTool{app: a, flags: f, open: map[string]bool{}}
 	if need&needModule != 0 && f.module == "" {
-		return nil, errors.New("name the PKCS#11 library of the HSM with --module PATH (or KEYFERRY_MODULE): this works without a daemon")
+		return nil, errNoModule
 	}
 	if need&needStore != 0 && f.store == "" {
 		return nil, errors.New("name the directory for certificates with --store DIR (or KEYFERRY_STORE)")
@@ -47,7 +74,7 @@ func (a *app) openIdent(ctx context.Context, f *identFlags, need int) (*identToo
 			return nil, err
 		}
 	}
-	if f.module != "" {
+	if f.module != "" && need&noDevices == 0 {
 		t.module = hsm.Start(hsm.Config{Name: "of this machine", Path: f.module, InitArgs: f.initArgs})
 		if t.devices, err = identity.Devices(ctx, t.module, f.label); err != nil {
 			t.close()
