@@ -149,6 +149,11 @@ func TestAuthorization(t *testing.T) {
 		"owner.certified":   {&CertifyUnder{Owner: testInvite(1), Identity: identityOf("node1").Raw, Key: KeyHash(identityOf("node1"))}, nodes},
 		"node.connect":      {&ConnectNode{Status: Connected}, nodes},
 		"node.remove":       {&RemoveNode{Node: "node2"}, operators},
+		"lease.take":        {&TakeLease{ID: "lease-9"}, operators},
+		"lease.take-over":   {&TakeOverLease{ID: "lease-9", From: "lease-2", Holder: console}, operators},
+		"lease.extend":      {&ExtendLease{ID: "lease-2"}, operators},
+		"lease.release":     {&ReleaseLease{ID: "lease-2"}, operators},
+		"settings.set":      {&SetSettings{Lease: "lease-2"}, operators},
 		"trust.set":         {&SetTrust{Trusting: "node3", Trusted: "node2", Trust: true}, operators},
 		"seat.put":          {&PutSeat{Slot: "tls", Seat: testSeat("101")}, both},
 		"seat.report":       {&ReportSeat{Slot: "payments", State: Down}, nodes},
@@ -292,6 +297,10 @@ func TestAuditTrail(t *testing.T) {
 		"account/greta custodian.put account/greta done a new custodian key",
 		"account/anna custody.put slot/payments done generation 1, 2 of frida, greta",
 		"account/anna seat.put slot/payments done token 100 of softhsm2, mode shared",
+		"account/anna lease.take settings/cluster done",
+		"console/root lease.take-over settings/cluster done from account/anna",
+		"console/root lease.extend settings/cluster done",
+		"console/root settings.set settings/cluster done clocks may be 60 s apart, idle sessions end after 30 min, packages are good for 48 h, notice: For staff only.",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit trail:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

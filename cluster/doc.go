@@ -10,7 +10,7 @@
 // codes never enter it. DESIGN.md says why it is as it is.
 //
 // Reading order: state.go, command.go, authorize.go, audit.go; then the nouns with their commands
-// (nodes.go, invites.go, trust.go, slots.go, keys.go, packages.go, accounts.go, apps.go) with check.go,
+// (nodes.go, invites.go, trust.go, slots.go, keys.go, packages.go, accounts.go, apps.go, settings.go) with check.go,
 // rules.go, id.go and limits.go; then errors.go, cluster.go, recover.go, fsm.go, snapshot.go, apply.go,
 // forward.go, members.go, watch.go, status.go and log.go; then link.go, identity.go, listen.go, dial.go,
 // stream.go, join.go and code.go.

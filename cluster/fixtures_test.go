@@ -150,7 +150,7 @@ func history() []step {
 		step{"node1", daemon1, &RecordNote{Actor: anna, Act: NoteLocked, Object: "account/anna", Result: Refused, Detail: "5 wrong passwords"}},
 		step{"node1", daemon1, &SignAudit{Seq: 1, Hash: firstHash(), Signer: signerOf("node1"), Statement: "eyJ.c.s"}},
 	)
-	return append(steps, sharedHistory()...)
+	return append(append(steps, sharedHistory()...), settingsHistory()...)
 }
 
 // succession replaces owner and identity keys after history: one owner whole, and then of each what is under way.

@@ -130,6 +130,22 @@ const (
 	// before the present one. With a new key each year it reaches back longer than certificates are good for.
 	maxPast = 16
 
+	// LeaseTime is how long one person can change the settings of the cluster without saying that they still do:
+	// enough to look something up, and short for others to wait when it is forgotten.
+	LeaseTime = 5 * time.Minute
+
+	// maxClockLimit is in seconds: beyond five minutes packages are refused anyway.
+	maxClockLimit = 5 * 60
+
+	// maxSessionIdle is in minutes: a session lasts a working day at most.
+	maxSessionIdle = 8 * 60
+
+	// maxPackageLife is in hours, 90 days: the keys that packages are sealed to are replaced each year.
+	maxPackageLife = 90 * 24
+
+	// maxNotice bounds what stands above the form to log in, in bytes.
+	maxNotice = 500
+
 	// maxFactors bounds the passkeys and the certificates of an account, each: more than the devices of one
 	// person.
 	maxFactors = 10

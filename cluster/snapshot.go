@@ -98,6 +98,8 @@ func (s *State) encode(to io.Writer) error {
 		w.put(record{Type: "checkpoint", Value: c})
 	}
 	putAll(w, "signer", s.Signers)
+	w.put(record{Type: "settings", Value: s.Settings})
+	w.put(record{Type: "lease", Value: s.Lease})
 	w.put(record{Type: "end", Value: w.count})
 	if w.err != nil {
 		return w.err
@@ -188,6 +190,10 @@ func (r *reader) record(n int, line []byte) error {
 		return err
 	case "signer":
 		return set(&s.Signers, raw.Key, raw.Value)
+	case "settings":
+		return unmarshal(raw.Value, &s.Settings)
+	case "lease":
+		return unmarshal(raw.Value, &s.Lease)
 	case "end":
 		r.ended = true
 		return expect(raw.Value, n)

@@ -36,6 +36,9 @@ type State struct {
 	AuditBase   string            `json:"audit_base"`  // hash before the oldest entry of Audit
 	Checkpoints []Checkpoint      `json:"checkpoints"` // as they came; the backing array is shared
 	Signers     map[string]Signer `json:"signers"`     // of the checkpoints, by CertificateHash
+
+	Settings Settings `json:"settings"`
+	Lease    Lease    `json:"lease"` // who may change the settings now; zero until somebody does
 }
 
 // Info is what a cluster is.
