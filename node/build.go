@@ -18,10 +18,6 @@ import (
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
-// packageLife is how long a package can be imported: long enough to carry it by hand, short enough that
-// a forgotten one is of no use later.
-const packageLife = 7 * 24 * time.Hour
-
 // Sync exchanges key synchronization packages with other nodes.
 type Sync struct {
 	m *Member
@@ -213,7 +209,7 @@ func plural(n int, noun string) string {
 // build exports the keys, seals and signs the package, keeps it and records it.
 func (y *Sync) build(ctx context.Context, actor cluster.Actor, slot string, receivers []Receiver, wanted []string, pr *progress) error {
 	now := y.now().UTC()
-	h := syncpkg.Header{ID: syncpkg.NewID(), Cluster: y.m.State().Cluster.ID, Source: y.m.Name(), Slot: slot, Created: now, Expires: now.Add(packageLife)}
+	h := syncpkg.Header{ID: syncpkg.NewID(), Cluster: y.m.State().Cluster.ID, Source: y.m.Name(), Slot: slot, Created: now, Expires: now.Add(y.m.Settings.PackageLife())}
 	content, err := y.exportKeys(ctx, h, receivers, wanted, pr)
 	if err != nil {
 		return err

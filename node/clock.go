@@ -3,7 +3,10 @@ package node
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
+
+	"github.com/keyferry/keyferry/cluster"
 )
 
 // Certificates and packages are judged by clocks. Nodes compare theirs whenever they ask each other how they
@@ -64,46 +67,65 @@ const clockRemedy = "let both use the same time source (NTP) and try again"
 
 // refuseClock refuses what needs clocks that agree, where that of another node is surely off.
 func (n *Node) refuseClock(c Clock, name, here string) error {
-	if !c.Past(n.cfg.ClockLimit) {
-		return nil
-	}
-	return refuse("%s, and %s is the most that is allowed: certificates and packages are judged by clocks, so %s", c.Of(name, here), n.cfg.ClockLimit, clockRemedy)
+	return refusePast(c, n.clockLimit(), name, here)
 }
 
-// ClockLimit is how far the clock of another node may be off before nothing is certified.
-func (n *Node) ClockLimit() time.Duration { return n.cfg.ClockLimit }
+func refusePast(c Clock, limit time.Duration, name, here string) error {
+	if !c.Past(limit) {
+		return nil
+	}
+	return refuse("%s, and %s is the most that is allowed: certificates and packages are judged by clocks, so %s", c.Of(name, here), limit, clockRemedy)
+}
+
+// clockLimit is the setting of the cluster. A node in none goes by its own configuration.
+func (n *Node) clockLimit() time.Duration {
+	if m, err := n.Member(); err == nil {
+		return m.Settings.ClockLimit()
+	}
+	return n.cfg.ClockLimit
+}
 
 // clockNote is a warning where the clock of a node is off, and empty otherwise.
 func (y *Sync) clockNote(name string) string {
 	c := y.m.Peers.Seen(name).Clock
-	if !c.Past(y.m.node.cfg.ClockLimit) {
+	if !c.Past(y.m.Settings.ClockLimit()) {
 		return ""
 	}
 	return c.Of(name, y.m.Name()) + "; whether packages and certificates are in their time is judged by the clock here"
 }
 
-// timeHeader carries the clock of a member to a node that wants to join.
-const timeHeader = "Keyferry-Time"
+// timeHeader carries the clock of a member to a node that wants to join, limitHeader how many seconds the cluster
+// lets clocks be apart.
+const (
+	timeHeader  = "Keyferry-Time"
+	limitHeader = "Keyferry-Clock-Limit"
+)
 
 // tellTime answers a node that has no identity yet, before it does anything.
 func (m *Member) tellTime(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set(timeHeader, m.node.cfg.Now().UTC().Format(time.RFC3339Nano))
+	w.Header().Set(limitHeader, strconv.Itoa(int(m.Settings.ClockLimit().Seconds())))
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // askTime asks a member of a cluster for its clock. It also proves that the fingerprint is right and that
-// somebody answers.
-func (n *Node) askTime(client *http.Client, req *http.Request, address string) (Clock, error) {
+// somebody answers. The limit is that of the cluster, or this node's own where the answer has none that can be.
+func (n *Node) askTime(client *http.Client, req *http.Request, address string) (c Clock, limit time.Duration, err error) {
 	began, start := n.cfg.Now(), time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
-		return Clock{}, joinFailure(address, err)
+		return Clock{}, 0, joinFailure(address, err)
 	}
 	resp.Body.Close()
 	took := time.Since(start)
 	there, err := time.Parse(time.RFC3339Nano, resp.Header.Get(timeHeader))
 	if err != nil {
-		return Clock{}, fmt.Errorf("the node at %s does not say what time it is there: it has another version of Keyferry, so update one of the two", address)
+		return Clock{}, 0, fmt.Errorf("the node at %s does not say what time it is there: it has another version of Keyferry, so update one of the two", address)
 	}
-	return compareClocks(began, there, took), nil
+	limit = n.cfg.ClockLimit
+	told := cluster.Settings{}
+	if PutSetting(&told, "clock_limit", resp.Header.Get(limitHeader)) == nil && told.ClockLimit > 0 {
+		limit = time.Duration(told.ClockLimit) * time.Second
+	}
+	return compareClocks(began, there, took), limit, nil
 }

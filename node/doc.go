@@ -5,7 +5,7 @@
 //
 // A Node is the machine with its HSM. It becomes a Member when it founds a cluster or joins one.
 //
-// Reading order: node.go, store.go, seal.go, keptkey.go, tpm.go, protect.go; entrance.go, found.go, identity.go (and package identity), elsewhere.go, join.go, trust.go, identities.go, severed.go, clock.go, renew.go,
+// Reading order: node.go, store.go, seal.go, keptkey.go, tpm.go, protect.go; entrance.go, found.go, identity.go (and package identity), elsewhere.go, join.go, trust.go, identities.go, severed.go, settings.go, clock.go, renew.go,
 // member.go, standing.go, acts.go, peers.go; then what a member does: slots.go, codes.go, activate.go, stored.go, modes.go, rotation.go, inventory.go,
 // coverage.go, forecast.go, custodymap.go, build.go, stage.go, refused.go, preview.go, import.go, proved.go, journal.go, resume.go, receipts.go, apps.go, apporder.go,
 // runner.go, restart.go, appcodes.go, codefiles.go,

@@ -137,11 +137,11 @@ func (n *Node) ping(ctx context.Context, client *http.Client, address string) er
 	if err != nil {
 		return err
 	}
-	clock, err := n.askTime(client, req, address)
+	clock, limit, err := n.askTime(client, req, address)
 	if err != nil {
 		return err
 	}
-	return n.refuseClock(clock, "the node at "+address, "this node, "+n.cfg.Name)
+	return refusePast(clock, limit, "the node at "+address, "this node, "+n.cfg.Name)
 }
 
 func ask(ctx context.Context, client *http.Client, address string, r joinRequest) (joinAnswer, error) {

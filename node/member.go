@@ -31,6 +31,7 @@ type Member struct {
 	Trail     *Trail
 	Approvals *Approvals
 	Trust     *Trust
+	Settings  *Settings
 	Syslog    *Syslog
 
 	node  *Node
@@ -63,6 +64,7 @@ func (n *Node) enter(ctx context.Context, rec identityRecord, bootstrap bool) er
 		return err
 	}
 	m := &Member{Identity: id, node: n, log: n.log}
+	m.Settings = &Settings{m}
 	if err := m.connect(rec, bootstrap); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (s *Server) look(m *node.Member) *situation {
 	v := &situation{
 		Now: time.Now(), Node: m.Name(), State: m.State(), Status: m.Cluster.Status(), Slots: m.Slots.Here(), Needs: m.Custody.Needs(),
 		Modules: m.Node().ModuleHealth(), Seen: map[string]node.Seen{}, AdminOpen: m.Identity.Open(), Removed: m.Removed(), AdminRefused: m.Identity.Refused(),
-		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{}, ClockLimit: m.Node().ClockLimit(),
+		Coverage: list, Summary: summary, Audit: m.Trail.Status(), AppWaits: map[string]string{}, AppAgain: map[string]time.Time{}, IdentityEnds: map[string]time.Time{}, ClockLimit: m.Settings.ClockLimit(),
 	}
 	for name, a := range v.State.Apps {
 		if !a.On(v.Node) {
