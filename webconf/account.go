@@ -18,7 +18,7 @@ func accountPage(c *call) error { return showAccount(c, newForm("password", nil)
 
 func showAccount(c *call, f *form) error {
 	account := c.m.State().Accounts[c.actor.Name]
-	v := accountView{account, rolesWords(account.Roles), span(sessionIdle), span(sessionLife), c.means(account, "/account"), newCustodianView(c.m.State(), c.actor.Name)}
+	v := accountView{account, rolesWords(account.Roles), span(c.m.Settings.SessionIdle()), span(sessionLife), c.means(account, "/account"), newCustodianView(c.m.State(), c.actor.Name)}
 	return c.show(page{Name: "account", Title: "Your account", Nav: "/account", Form: f, Data: v})
 }
 

@@ -9,6 +9,6 @@
 // Reading order: routes.go, server.go, call.go, session.go, errors.go, limits.go; then what pages have
 // in common: situation.go, problems.go, words.go, times.go, forms.go, render.go, static.go; then the
 // pages: enter.go, status.go, hsm.go, slots.go, slotforms.go, coverage.go, sync.go, packages.go,
-// upload.go, receipts.go, nodes.go, audit.go, auditentry.go, applications.go, jobs.go, account.go; then the API: api.go,
+// upload.go, receipts.go, nodes.go, settings.go, audit.go, auditentry.go, applications.go, jobs.go, account.go; then the API: api.go,
 // apicluster.go, apislots.go, apisync.go, apiapps.go, apiaudit.go, and unix.go.
 package webconf

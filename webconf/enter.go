@@ -43,7 +43,8 @@ func localPath(s string) string {
 
 type loginView struct {
 	Next        string
-	Ended       bool // a session was open in this browser, and has ended
+	Ended       bool   // a session was open in this browser, and has ended
+	Notice      string // for everybody who comes here
 	Idle        string
 	Life        string
 	Passkeys    bool
@@ -68,7 +69,7 @@ func loginPage(c *call) error {
 }
 
 func showLogin(c *call, f *form, ended bool) error {
-	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{Next: localPath(f.Value("next")), Ended: ended, Idle: span(sessionIdle),
+	return c.show(page{Name: "login", Title: "Log in", Form: f, Data: loginView{Next: localPath(f.Value("next")), Ended: ended, Notice: c.m.Settings.Notice(), Idle: span(c.m.Settings.SessionIdle()),
 		Life: span(sessionLife), Passkeys: c.m.Passkeys.Offered() == nil, Certificate: c.shownCertificate()}})
 }
 

@@ -28,7 +28,8 @@ const (
 	// lookTime is how long a page waits for a token to list its keys: 5,000 take half a second.
 	lookTime = 10 * time.Second
 
-	// sessionIdle ends the session of somebody who went away; sessionLife is a working day.
+	// sessionIdle ends the session of somebody who went away from a node that is in no cluster, which has settings
+	// for that; sessionLife is a working day.
 	sessionIdle = 15 * time.Minute
 	sessionLife = 8 * time.Hour
 

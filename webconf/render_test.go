@@ -37,7 +37,7 @@ func everyPage() []drawnPage {
 		if state == "hostile" {
 			text = evil
 		}
-		for _, p := range slices.Concat(plainPages(v, text), meansPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text), identityPages(v, text), keysPages(v, text)) {
+		for _, p := range slices.Concat(plainPages(v, text), meansPages(v, text), slotPages(v), packagePages(v, text), jobPages(v, text), identityPages(v, text), keysPages(v, text), settingsPages(v, text)) {
 			p.may = func(cluster.Permission, string) bool { return state != "silent" }
 			p.Account, p.Node, p.Cluster, p.Notes = "alice", v.Node, v.State.Cluster.Name, []string{text}
 			p.surround(v, p, p.Nav)
@@ -327,7 +327,7 @@ func jobPages(v *situation, text string) []page {
 func outsidePages(text string) []page {
 	list := []page{
 		{Name: "login", Title: "Log in", Form: newForm("login", nil), Data: loginView{Next: "/", Ended: true, Idle: "15 min", Life: "8 h"}},
-		{Name: "login", Title: "Log in", Form: failed("login", text), Data: loginView{Next: text, Idle: "15 min", Life: "8 h", Passkeys: true, Certificate: &certificateView{text, text}}},
+		{Name: "login", Title: "Log in", Form: failed("login", text), Data: loginView{Notice: text, Next: text, Idle: "15 min", Life: "8 h", Passkeys: true, Certificate: &certificateView{text, text}}},
 		{Name: "code", Title: "Code", Form: newForm("code", nil), Data: codeView{"/"}},
 		{Name: "code", Title: "Code", Form: failed("code", text), Data: codeView{text}},
 		{Name: "passkey", Title: "Log in with a passkey", Script: passkeyScript, Data: passkeyView{Act: "get", Options: `{"a":"` + text + `"}`, Action: "/login/passkey", Next: text, Button: "Log in", Other: "/login"}},

@@ -52,6 +52,7 @@ func New(cfg Config) (*Server, error) {
 		node: cfg.Node, log: cfg.Log.With("part", "webconf"), views: v, static: files,
 		sessions: newSessionStore(cfg.Node.Name()), starts: newSessionStore("start-" + cfg.Node.Name()), tries: newThrottle(), begun: newBegun(),
 	}
+	s.sessions.idle = s.sessionIdle
 	cfg.Node.KeepSessions(sessionKeeper{s})
 	return s, nil
 }

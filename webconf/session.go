@@ -18,7 +18,8 @@ import (
 // token and nothing else; the store holds the token's SHA-256, so that its memory opens no session.
 // Sessions end after a while, at logout, and when the node restarts.
 type sessionStore struct {
-	cookie string // its name
+	cookie string               // its name
+	idle   func() time.Duration // after which time without a click a session ends; sessionIdle when nil
 
 	mu   sync.Mutex
 	live map[string]*liveSession // by hexadecimal SHA-256 of the token
@@ -30,8 +31,24 @@ type liveSession struct {
 	values      map[any]any
 }
 
-func (l *liveSession) ended(now time.Time) bool {
-	return now.Sub(l.seen) >= sessionIdle || now.Sub(l.began) >= sessionLife
+func (l *liveSession) ended(now time.Time, idle time.Duration) bool {
+	return now.Sub(l.seen) >= idle || now.Sub(l.began) >= sessionLife
+}
+
+// idleTime is asked for before the store is locked: it asks other parts of the node.
+func (s *sessionStore) idleTime() time.Duration {
+	if s.idle == nil {
+		return sessionIdle
+	}
+	return s.idle()
+}
+
+// sessionIdle is what holds in the cluster now.
+func (s *Server) sessionIdle() time.Duration {
+	if m, err := s.node.Member(); err == nil {
+		return m.Settings.SessionIdle()
+	}
+	return sessionIdle
 }
 
 // newSessionStore names the cookie after the node, because the nodes of a demo share a host, and cookies
@@ -54,13 +71,13 @@ func (s *sessionStore) New(r *http.Request, name string) (*sessions.Session, err
 	if err != nil {
 		return session, nil
 	}
-	id, now := tokenID(cookie.Value), time.Now()
+	id, now, idle := tokenID(cookie.Value), time.Now(), s.idleTime()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	live, ok := s.live[id]
 	switch {
 	case !ok:
-	case live.ended(now):
+	case live.ended(now, idle):
 		delete(s.live, id)
 	default:
 		live.seen = now
@@ -72,6 +89,7 @@ func (s *sessionStore) New(r *http.Request, name string) (*sessions.Session, err
 // Save keeps a session. One without an ID gets a token, and the browser its cookie; one with a negative
 // MaxAge ends.
 func (s *sessionStore) Save(_ *http.Request, w http.ResponseWriter, session *sessions.Session) error {
+	idle := s.idleTime()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -87,7 +105,7 @@ func (s *sessionStore) Save(_ *http.Request, w http.ResponseWriter, session *ses
 	if session.ID != "" {
 		return nil // it ended meanwhile
 	}
-	s.makeRoom(now)
+	s.makeRoom(now, idle)
 	token := rand.Text() + rand.Text() // 256 random bits
 	session.ID, session.IsNew = tokenID(token), false
 	s.live[session.ID] = &liveSession{began: now, seen: now, values: maps.Clone(session.Values)}
@@ -103,11 +121,11 @@ func (s *sessionStore) forget(id string) {
 }
 
 // makeRoom forgets sessions that have ended and, where that is not enough, the one idle for longest.
-func (s *sessionStore) makeRoom(now time.Time) {
+func (s *sessionStore) makeRoom(now time.Time, idle time.Duration) {
 	if len(s.live) < maxSessions {
 		return
 	}
-	maps.DeleteFunc(s.live, func(_ string, l *liveSession) bool { return l.ended(now) })
+	maps.DeleteFunc(s.live, func(_ string, l *liveSession) bool { return l.ended(now, idle) })
 	oldest := ""
 	for id, l := range s.live {
 		if oldest == "" || l.seen.Before(s.live[oldest].seen) {

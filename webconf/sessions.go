@@ -24,12 +24,12 @@ func (k sessionKeeper) Sessions(account string) []node.Session {
 		return nil
 	}
 	a := m.State().Accounts[account]
-	s, now := k.srv.sessions, time.Now()
+	s, now, idle := k.srv.sessions, time.Now(), k.srv.sessionIdle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []node.Session{}
 	for id, l := range s.live {
-		if text(l.values[sessionAccount]) != account || l.ended(now) || !stillValid(a, l.values) {
+		if text(l.values[sessionAccount]) != account || l.ended(now, idle) || !stillValid(a, l.values) {
 			continue
 		}
 		list = append(list, node.Session{ID: shownID(id), Node: m.Name(), Account: account, Method: text(l.values[sessionMethod]),

@@ -70,7 +70,7 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "slot"}
+	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "settings", "slot"}
 	for _, p := range everyPage() {
 		if p.state != "degraded" || !slices.Contains(templates, p.Name) {
 			continue
@@ -84,6 +84,9 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 		}
 		if d, ok := p.Data.(keysView); ok && d.Next != nil {
 			name += "-" + strconv.Itoa(len(d.Done))
+		}
+		if d, ok := p.Data.(settingsView); ok {
+			name += d.state()
 		}
 		if p.Failed() {
 			name += "-" + p.Form.Name
