@@ -31,6 +31,7 @@ func TestDemo(t *testing.T) {
 	t.Run("killed daemons", func(sub *testing.T) { killedImports(t, sub, d) })
 	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })
 	t.Run("people", func(t *testing.T) { peopleByCommand(t, d) })
+	t.Run("settings", func(t *testing.T) { settingsByCommand(t, d) })
 	t.Run("audit", func(t *testing.T) { auditedRun(t, d) })
 	if t.Failed() {
 		return

@@ -174,7 +174,7 @@ func (a *app) hsmCommand() *cobra.Command {
 }
 
 func (a *app) clusterCommand() *cobra.Command {
-	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster, weigh and remove them"}
+	c := &cobra.Command{Use: "cluster", Short: "Invite nodes into the cluster, weigh and remove them; change what all nodes have in common"}
 	var hours int
 	invite := &cobra.Command{
 		Use:   "invite [NODE]",
@@ -211,7 +211,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		},
 	}
 	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
-	c.AddCommand(a.dataFlag(invite), a.clusterLosses(), a.clusterRemove())
+	c.AddCommand(a.dataFlag(invite), a.clusterLosses(), a.clusterRemove(), a.clusterSettings(), a.clusterSet())
 	return c
 }
 

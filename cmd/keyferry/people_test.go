@@ -73,6 +73,37 @@ func peopleByCommand(t *testing.T, d *testDemo) {
 	d.says(t, 0, "no request", "", "approvals", "show", "nothing")
 }
 
+// settingsByCommand changes what all nodes have in common, at the consoles of two of them.
+func settingsByCommand(t *testing.T, d *testDemo) {
+	v := asJSON[node.SettingsView](t, d, 0, "cluster", "set", "session_idle", "20m", "notice", "For staff only.")
+	if len(v.Settings) != 4 || v.Settings[1].Value != "20" || v.Settings[3].Value != "For staff only." || v.Lease != nil {
+		t.Errorf("set: %+v", v)
+	}
+	d.settle(t, "node2 has the settings", func() bool {
+		out := d.must(t, 1, "", "cluster", "settings")
+		return strings.Contains(out, "20 minutes") && strings.Contains(out, "For staff only.") && strings.Contains(out, "by console/")
+	})
+	d.says(t, 0, "KEY and its VALUE", "", "cluster", "set", "notice")
+	d.says(t, 0, "KEY and its VALUE", "", "cluster", "set")
+	d.says(t, 0, "twice", "", "cluster", "set", "notice", "a", "notice", "b")
+	d.says(t, 0, "no setting", "", "cluster", "set", "name", "x")
+	d.says(t, 0, "whole number of seconds", "", "cluster", "set", "clock_limit", "soon")
+	d.says(t, 0, "between 0 and 300", "", "cluster", "set", "clock_limit", "6m")
+	d.says(t, 0, "cannot be printed", "", "cluster", "set", "notice", "two\nlines")
+	d.says(t, 0, "too long", "", "cluster", "set", "notice", strings.Repeat("x", 5000))
+
+	if _, err := post[node.SettingsView](t.Context(), newClient(d.Nodes[0].Socket), "/cluster/settings/lease", struct{}{}); err != nil {
+		t.Fatal(err)
+	}
+	d.settle(t, "node2 sees who changes the settings", func() bool { return strings.Contains(d.must(t, 1, "", "cluster", "settings"), "on node1") })
+	d.says(t, 1, "on node1 changes the settings now", "", "cluster", "set", "notice", "")
+	d.must(t, 1, "", "cluster", "set", "--take-over", "notice", "", "session_idle", "")
+	d.settle(t, "node1 has the settings", func() bool {
+		v := asJSON[node.SettingsView](t, d, 0, "cluster", "settings")
+		return !v.Settings[1].Set && !v.Settings[3].Set && v.Lease == nil
+	})
+}
+
 // nodesByCommand invites a node, and takes one out whose token custodians share.
 func nodesByCommand(t *testing.T, d *testDemo) {
 	inv := asJSON[node.Invitation](t, d, 0, "cluster", "invite", "node4")
