@@ -1,6 +1,7 @@
 package webconf
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -196,6 +198,10 @@ func renewByForm(t *testing.T, a *appliance, alice, carl *browser) {
 	carl.get("/identity/request.csr").wants(t, http.StatusForbidden)
 	if r := alice.get("/identity/request.csr"); r.status != http.StatusOK || !strings.Contains(r.body, "BEGIN CERTIFICATE REQUEST") {
 		t.Errorf("the request: %d %s", r.status, r.body)
+	} else if csr, err := identity.DecodeRequest([]byte(r.body)); err != nil {
+		t.Error(err)
+	} else { // what people compare is beside it
+		alice.get("/identity").wants(t, http.StatusOK, fmt.Sprintf("%x", sha256.Sum256(csr.RawSubjectPublicKeyInfo)))
 	}
 	alice.post("/identity/renew", "by", "elsewhere").wants(t, http.StatusUnprocessableEntity, "Paste the certificate that came back")
 	alice.post("/identity/renew", "by", "elsewhere", "certificate", "no certificate").wants(t, http.StatusUnprocessableEntity, "There is a problem")

@@ -23,7 +23,7 @@ func startRoutes() []route {
 		{post, "/theme", public, setTheme, small},
 		{get, "/", public, startPage, none},
 		{post, "/start", public, enterStart, small},
-		{post, "/request", started, startRequestFile, small},
+		{post, "/request", started, startRequest, small},
 		{get, "/found", started, foundPage, none},
 		{post, "/found", started, found, small},
 		{get, "/join", started, joinPage, none},
@@ -92,6 +92,7 @@ const (
 	startEntered     = "entered"     // the code was right
 	startAddress     = "address"     // of the member to join through
 	startFingerprint = "fingerprint" // that it showed
+	startRequested   = "requested"   // SHA-256 of the key for which a certificate was requested
 	startLeft        = "left"        // the browser has been told of the other certificate
 )
 
@@ -132,6 +133,7 @@ type startView struct {
 	Entry                            node.Entry
 	Failed                           string // why the last attempt ended
 	Life                             string
+	Requested                        string // SHA-256 of the key in the request, once that was made
 }
 
 type doneView struct {
@@ -159,6 +161,9 @@ func showStart(c *call, f *form) error {
 	}
 	v := startView{Node: c.srv.node.Name(), Version: c.srv.node.Version(), Peer: c.srv.node.PeerAddress(), Web: c.srv.node.WebURL(), Module: c.srv.node.AdminModule(),
 		Entered: c.started, Entry: now, Life: span(sessionIdle)}
+	if c.started {
+		v.Requested = c.kept(startRequested)
+	}
 	if c.started && now.Err != nil {
 		v.Failed = sentence(said(now.Err).Error())
 	}

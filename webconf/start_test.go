@@ -225,6 +225,8 @@ func startPages(text string) (list []page) {
 		}
 		list = append(list, page{Name: "start", Title: "Start", Form: newForm("start", nil), Data: v})
 	}
+	v.Requested = strings.Repeat("0a", 32)
+	list = append(list, page{Name: "start", Title: "Start", Form: newForm("start", nil), Data: v})
 	for _, f := range []*form{newForm("found", nil), failed("found", text)} {
 		list = append(list, page{Name: "found", Title: "Found", Crumbs: startCrumbs(), Form: f, Data: foundView{"node1"}})
 	}

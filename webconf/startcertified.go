@@ -1,7 +1,9 @@
 package webconf
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -9,16 +11,25 @@ import (
 	"github.com/keyferry/keyferry/node"
 )
 
-// startRequestFile makes the node's identity key and gives its request for the owner.
-func startRequestFile(c *call) error {
-	if _, err := c.readForm("request"); err != nil {
+// startRequest makes the node's identity key. The page then shows the SHA-256 of it, which people compare before
+// the owner signs, beside the button that gives the request.
+func startRequest(c *call) error {
+	f, err := c.readForm("request")
+	if err != nil {
 		return err
 	}
 	r, err := c.srv.node.Request(c.Request().Context())
 	if err != nil {
 		return said(err)
 	}
-	return c.request(c.srv.node.Name(), r)
+	if f.Value("take") == "file" {
+		return c.request(c.srv.node.Name(), r)
+	}
+	c.session.Values[startRequested] = fmt.Sprintf("%x", sha256.Sum256(r.RawSubjectPublicKeyInfo))
+	if err := c.save(); err != nil {
+		return err
+	}
+	return c.redirect("/#request")
 }
 
 // readCertified reads a form in which a node may bring the certificates of an owner elsewhere: both files or none.

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"mime/multipart"
 	"net/http"
 	"testing"
@@ -54,9 +56,17 @@ func TestStartUnderOfflineOwner(t *testing.T) {
 		t.Error("a stranger makes keys")
 	}
 	b := withCode(t, a, n)
-	r := b.post("/request")
+	b.get("/").wants(t, http.StatusOK, "Make the certificate request")
+	if r := b.post("/request"); r.location() != "/#request" {
+		t.Fatalf("making the request: %d to %q", r.status, r.location())
+	}
+	page := b.get("/")
+	r := b.post("/request", "take", "file")
 	r.wants(t, http.StatusOK, "BEGIN CERTIFICATE REQUEST")
 	csr, err := identity.DecodeRequest([]byte(r.body))
+	if err == nil {
+		page.wants(t, http.StatusOK, "Download the request", fmt.Sprintf("%x", sha256.Sum256(csr.RawSubjectPublicKeyInfo)))
+	}
 	if err != nil || csr.Subject.CommonName != "node1" {
 		t.Fatalf("the request: %v, %v", csr, err)
 	}

@@ -70,7 +70,7 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "settings", "slot"}
+	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "removed", "settings", "slot", "start"}
 	for _, p := range everyPage() {
 		if p.state != "degraded" || !slices.Contains(templates, p.Name) {
 			continue
@@ -78,6 +78,9 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 		name := p.Name
 		if p.Name == "slot" {
 			name = strings.ReplaceAll(p.Title, " ", "")
+		}
+		if d, ok := p.Data.(startView); ok && d.Requested != "" {
+			name += "-requested"
 		}
 		if d, ok := p.Data.(custodiansView); ok && d.Some {
 			name += "-some"
