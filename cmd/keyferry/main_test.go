@@ -222,7 +222,8 @@ func (d *testDemo) coverage(t testing.TB, i int, label string) (node.KeyCoverage
 func (d *testDemo) waitCoverage(t testing.TB, i int, label string, want node.Presence, on ...string) {
 	t.Helper()
 	var last node.KeyCoverage
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	// A node that had to wait for its token looks again after half a minute only.
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		k, ok := d.coverage(t, i, label)
 		last = k
 		all := ok
