@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/identity"
+	"github.com/keyferry/keyferry/node"
 )
 
 // A station is a machine with a module and a certificate store, and no daemon.
@@ -296,11 +297,41 @@ func identCluster(t *testing.T, d *testDemo) {
 	if got := strings.Join(list()[2].Trusts, ","); got != "node1,node2" {
 		t.Errorf("node3 trusts %s", got)
 	}
+	renewedByCommand(t, d)
 	store := filepath.Join(t.TempDir(), "certs")
 	d.must(t, 0, "", "ident", "fetch-certs", "all", "--store", store, "--yes")
 	out, err := exec.Command(hsmtest.Tool(t, "openssl"), "verify", "-CAfile", filepath.Join(store, "owner.crt"), filepath.Join(store, all[1].Serial+".crt")).CombinedOutput()
 	if err != nil {
 		t.Errorf("openssl verify: %v\n%s", err, out)
+	}
+}
+
+// renewedByCommand has node2 certified anew by the owner key on node1, after what is no certificate for it.
+func renewedByCommand(t *testing.T, d *testDemo) {
+	junk := filepath.Join(t.TempDir(), "junk.crt")
+	if err := os.WriteFile(junk, []byte("Dear administrator,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for says, file := range map[string]string{"no such file": junk + ".none", "no PEM file with a certificate": junk, "is for": filepath.Join(d.dir, "node1", "data", "owner.pem")} {
+		if _, err := d.keyferry(1, "", "ident", "renew", "--identity", file); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("renewed with %s: %v, which does not say %q", file, err, says)
+		}
+	}
+	here := func() node.NodeIdentity {
+		t.Helper()
+		ids, err := get[node.Identities](t.Context(), newClient(d.Nodes[1].Socket), "/identity")
+		if err != nil || len(ids.Nodes) != 3 {
+			t.Fatalf("%v: %+v", err, ids)
+		}
+		return ids.Nodes[1]
+	}
+	before := here()
+	if out := d.must(t, 1, "", "ident", "renew"); strings.Count(out, "valid") != 3 || !strings.Contains(out, "node2") {
+		t.Errorf("renewed:\n%s", out)
+	}
+	after := here()
+	if after.Node != "node2" || after.Key != before.Key || after.Certificate.Fingerprint == before.Certificate.Fingerprint || after.Certificate.State != identity.Valid {
+		t.Errorf("renewed: %+v, before %+v", after, before)
 	}
 }
 
