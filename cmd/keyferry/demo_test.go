@@ -28,6 +28,7 @@ func TestDemo(t *testing.T) {
 	})
 	t.Run("bad input", func(t *testing.T) { badInput(t, d) })
 	t.Run("identity", func(t *testing.T) { identCluster(t, d) })
+	t.Run("new keys", func(t *testing.T) { rekeyDemo(t, d) })
 	t.Run("trust while one dies", func(t *testing.T) { trustWhileOneDies(t, d) }) // the next one starts it again
 	t.Run("killed daemons", func(sub *testing.T) { killedImports(t, sub, d) })
 	t.Run("power cut", func(sub *testing.T) { powerCut(t, sub, d) })

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/identity"
 )
@@ -57,4 +62,66 @@ func TestKilledWhileReplacingKeys(t *testing.T) {
 		n.wait("the keys are settled", func() bool { return settled(list()) })
 	}
 	n.daemon.stop()
+}
+
+// rekeyDemo gives each node of the demo a new identity key, and the cluster another owner on another node, while all
+// are asked to read and to write all the time. No request fails.
+func rekeyDemo(t *testing.T, d *testDemo) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var tasks sync.WaitGroup
+	var asked, longest atomic.Int64
+	var mu sync.Mutex
+	var failed []string
+	for i := range d.Nodes {
+		for _, args := range [][]string{{"ident", "list"}, {"slots", "rotation", "demo-auto", "--days", "30"}} {
+			tasks.Go(func() {
+				for ctx.Err() == nil {
+					began := time.Now()
+					_, err := d.keyferry(i, "", args...)
+					longest.Store(max(longest.Load(), int64(time.Since(began))))
+					asked.Add(1)
+					if err != nil {
+						mu.Lock()
+						failed = append(failed, fmt.Sprintf("%s: %v: %v", d.Nodes[i].Name, args, err))
+						mu.Unlock()
+					}
+				}
+			})
+		}
+	}
+	list := func() (l identListing) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(d.must(t, 0, "", "ident", "list", "-o", "json")), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	before, began := list(), time.Now()
+	for i := range d.Nodes {
+		d.must(t, i, "", "ident", "renew", "--new-key", "--yes")
+	}
+	d.must(t, 1, "", "ident", "replace-owner", "--yes")
+	var after identListing
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(30 * time.Millisecond) {
+		if after = list(); after.Next == nil && after.Devices[1].POK && after.Devices[0].POC.Fingerprint != before.Devices[0].POC.Fingerprint {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the owner is not replaced after a minute: %+v", after)
+		}
+	}
+	took := time.Since(began)
+	stop()
+	tasks.Wait()
+	d.must(t, 0, "", "slots", "rotation", "demo-auto", "--days", "0")
+	for _, f := range failed[:min(5, len(failed))] {
+		t.Error(f)
+	}
+	for i, v := range after.Devices {
+		if v.PIC.State != identity.Valid || v.PIC.Fingerprint == before.Devices[i].PIC.Fingerprint || v.Renewing {
+			t.Errorf("%+v", v)
+		}
+	}
+	t.Logf("three identity keys and the owner in %v; %d requests, %d failed, the longest took %v", took.Round(time.Millisecond), asked.Load(), len(failed), time.Duration(longest.Load()).Round(time.Millisecond))
 }
