@@ -17,7 +17,8 @@ type keysView struct {
 	Holders       []string // nodes with the owner key
 	Changing      []string // nodes that change over to a new identity key
 	Here          node.NodeIdentity
-	Waits         bool // this node is one of Awaited, and nobody certifies it by itself
+	Requested     string // SHA-256 of the next identity key of this node, just made
+	Waits         bool   // this node is one of Awaited, and nobody certifies it by itself
 }
 
 // Steps is how many nodes there are to be certified by the next owner.
@@ -27,7 +28,12 @@ func (v keysView) Steps() int { return len(v.Awaited) + len(v.Done) }
 func keysPage(c *call) error { return showKeys(c, newForm("node", nil)) }
 
 func showKeys(c *call, f *form) error {
+	return showRequested(c, f, "")
+}
+
+func showRequested(c *call, f *form, key string) error {
 	v := newKeysView(c.m.Name(), c.m.Identities())
+	v.Requested = key
 	p := page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Crumbs: []crumb{{"Identity and trust", "/identity"}}, Form: f, Data: v}
 	if v.Next != nil && !v.Waits && c.Request().Method == get {
 		p.Refresh = 3
@@ -59,16 +65,21 @@ func newKeysView(here string, ids node.Identities) keysView {
 	return v
 }
 
-// requestNewKey makes the next identity key of this node, and sends its request as a file.
+// requestNewKey makes the next identity key of this node. The page then shows what people compare before it is
+// certified, beside the button that gives the request.
 func requestNewKey(c *call) error {
-	if _, err := c.readForm("node"); err != nil {
+	f, err := c.readForm("node")
+	if err != nil {
 		return err
 	}
 	r, err := c.m.NewKeyRequest(c.Request().Context(), c.actor)
 	if err != nil {
 		return said(err)
 	}
-	return c.request(r.Subject.SerialNumber+"-new-key", r)
+	if f.Value("take") == "file" {
+		return c.request(r.Subject.SerialNumber+"-new-key", r)
+	}
+	return showRequested(c, f, keyPrint(r))
 }
 
 // brought is the certificate that a form brings: none where it is to be made in the cluster.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
 )
 
@@ -16,6 +17,9 @@ func keysPages(v *situation, text string) (list []page) {
 		list = append(list, page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Crumbs: []crumb{{"Identity and trust", "/identity"}}, Form: f, Data: newKeysView(v.Node, ids)})
 	}
 	show(newForm("node", nil))
+	made := newKeysView(v.Node, ids)
+	made.Requested = strings.Repeat("0a", 32)
+	list = append(list, page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Form: newForm("node", map[string]string{"by": "elsewhere"}), Data: made})
 	for _, name := range []string{"node", "owner"} {
 		f := failed(name, text)
 		f.fail("certificate", "%s", text)
@@ -66,8 +70,12 @@ func keysByForm(t *testing.T, a *appliance, alice, carl *browser) {
 	if s := a.State(); s.Nodes["node1"].Key != before.Nodes["node1"].Key || s.Cluster.Next != nil {
 		t.Fatal("a mistake has replaced something")
 	}
-	if r := alice.post("/identity/keys/request"); r.status != http.StatusOK || !strings.Contains(r.body, "BEGIN CERTIFICATE REQUEST") || !strings.Contains(r.header.Get("Content-Disposition"), "-new-key.csr") {
+	page := alice.post("/identity/keys/request", "by", "elsewhere")
+	page.wants(t, http.StatusOK, "The new key is made", "Download its request")
+	if r := alice.post("/identity/keys/request", "take", "file"); r.status != http.StatusOK || !strings.Contains(r.body, "BEGIN CERTIFICATE REQUEST") || !strings.Contains(r.header.Get("Content-Disposition"), "-new-key.csr") {
 		t.Errorf("the request for a new key: %d %s", r.status, r.body)
+	} else if csr, err := identity.DecodeRequest([]byte(r.body)); err != nil || !strings.Contains(page.body, keyPrint(csr)) {
+		t.Errorf("the page does not show the SHA-256 of the key in the request: %v", err)
 	}
 	alice.follow(alice.post("/identity/keys/node", "by", "cluster", "name", "node1")).wants(t, http.StatusOK, "node1 has a new identity key")
 	if s := a.State(); s.Nodes["node1"].Key == before.Nodes["node1"].Key || s.Nodes["node1"].Changing {

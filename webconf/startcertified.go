@@ -2,6 +2,7 @@ package webconf
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -25,11 +26,16 @@ func startRequest(c *call) error {
 	if f.Value("take") == "file" {
 		return c.request(c.srv.node.Name(), r)
 	}
-	c.session.Values[startRequested] = fmt.Sprintf("%x", sha256.Sum256(r.RawSubjectPublicKeyInfo))
+	c.session.Values[startRequested] = keyPrint(r)
 	if err := c.save(); err != nil {
 		return err
 	}
 	return c.redirect("/#request")
+}
+
+// keyPrint is the SHA-256 of the key in a request, as people compare it.
+func keyPrint(r *x509.CertificateRequest) string {
+	return fmt.Sprintf("%x", sha256.Sum256(r.RawSubjectPublicKeyInfo))
 }
 
 // readCertified reads a form in which a node may bring the certificates of an owner elsewhere: both files or none.

@@ -85,6 +85,9 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 		if d, ok := p.Data.(custodiansView); ok && d.Some {
 			name += "-some"
 		}
+		if d, ok := p.Data.(keysView); ok && d.Requested != "" {
+			name += "-requested"
+		}
 		if d, ok := p.Data.(keysView); ok && d.Next != nil {
 			name += "-" + strconv.Itoa(len(d.Done))
 		}
