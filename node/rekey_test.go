@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
@@ -190,6 +191,31 @@ func TestReplaceKeys(t *testing.T) {
 		if err := again.RenewIdentity(t.Context(), console, nil); err != nil {
 			t.Errorf("the new owner certifies nobody: %v", err)
 		}
+		approvedMeanwhile(t, again, c)
+	})
+}
+
+// approvedMeanwhile registers a certificate for a new key of m, as the last approval of it would: m takes it into use.
+func approvedMeanwhile(t *testing.T, m, holder *Member) {
+	t.Helper()
+	r, err := m.NewKeyRequest(t.Context(), console)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := holder.Identity.certify(r.Raw, time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pic, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Cluster.Apply(t.Context(), &cluster.ReplaceIdentity{Identity: pic.Raw, Key: cluster.KeyHash(pic)}, console); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, m.Name()+" uses the key that was approved", func() bool {
+		n := m.State().Nodes[m.Name()]
+		return n.Key == cluster.KeyHash(pic) && !n.Changing && bytes.Equal(m.Identity.certificate(), pic.Raw) && holder.Peers.Seen(m.Name()).Answers
 	})
 }
 

@@ -71,6 +71,31 @@ func (m *Member) keyNamed(n cluster.Node, kid string, now time.Time) (key *ecdsa
 	return nil, false, fmt.Errorf("it was signed with another key than the identity key of node %s", n.Name)
 }
 
+// IdentityKey is the identity key of a node: the present one, or the one with the RFC 7638 SHA-256 thumbprint kid,
+// which may be one that was replaced.
+func (m *Member) IdentityKey(name, kid string) (*ecdsa.PublicKey, error) {
+	n, ok := m.State().Nodes[name]
+	if !ok {
+		return nil, refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no node %q in this cluster", name)}}
+	}
+	if kid == "" {
+		pic, err := x509.ParseCertificate(n.Identity)
+		if err != nil {
+			return nil, fmt.Errorf("the identity certificate of %s cannot be read: %w", name, err)
+		}
+		key, ok := pic.PublicKey.(*ecdsa.PublicKey)
+		if !ok {
+			return nil, fmt.Errorf("the identity key of %s is not an EC key", name)
+		}
+		return key, nil
+	}
+	key, _, err := m.keyNamed(n, kid, m.node.cfg.Now())
+	if err != nil {
+		return nil, refusal{&cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("node %q has and had no identity key with that thumbprint", name)}}
+	}
+	return key, nil
+}
+
 // memberKeys believes what a member has signed, as long as it is a member: receipts, and the keys that it
 // receives by. Taking keys from it is another question; see trustIn.
 func (y *Sync) memberKeys(now time.Time) syncpkg.Trust {

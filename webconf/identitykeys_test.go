@@ -1,12 +1,15 @@
 package webconf
 
 import (
+	"crypto/ecdsa"
+	"crypto/x509"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/keyferry/keyferry/identity"
 	"github.com/keyferry/keyferry/node"
+	"github.com/keyferry/keyferry/syncpkg"
 )
 
 // keysPages are the page about replacing keys: nothing under way, mistakes, a change of the owner, and its end nowhere
@@ -78,6 +81,19 @@ func keysByForm(t *testing.T, a *appliance, alice, carl *browser) {
 		t.Errorf("the page does not show the SHA-256 of the key in the request: %v", err)
 	}
 	alice.follow(alice.post("/identity/keys/node", "by", "cluster", "name", "node1")).wants(t, http.StatusOK, "node1 has a new identity key")
+	oldest, err := x509.ParseCertificate(a.State().Nodes["node1"].Past[0].Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, err := syncpkg.Thumbprint(oldest.PublicKey.(*ecdsa.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, past := alice.get("/cluster/nodes/node1/identity.jwk"), alice.get(identityKeyPath("node1", kid))
+	if now.status != http.StatusOK || past.status != http.StatusOK || now.body == past.body {
+		t.Errorf("the keys that signatures are verified with: %d %s, %d %s", now.status, now.body, past.status, past.body)
+	}
+	alice.get(identityKeyPath("node1", kid[1:])).wants(t, http.StatusNotFound, "has and had no identity key with that thumbprint")
 	if s := a.State(); s.Nodes["node1"].Key == before.Nodes["node1"].Key || s.Nodes["node1"].Changing {
 		t.Error("the key is the old one, or is still admitted")
 	}

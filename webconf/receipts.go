@@ -2,15 +2,12 @@ package webconf
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/x509"
 	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/keyferry/keyferry/cluster"
 	"github.com/keyferry/keyferry/syncpkg"
 )
 
@@ -22,6 +19,21 @@ type receiptView struct {
 	Package  string // path of the package's page
 	FileName string
 	Serial   string // of the admin token that signed
+	KeyPath  string // of the key that signed
+}
+
+// signedBy is the thumbprint of the key that a JWS names, empty where it names none.
+func signedBy(jws string) string {
+	signed, err := jose.ParseSigned(jws, []jose.SignatureAlgorithm{jose.ES512})
+	if err != nil || len(signed.Signatures) != 1 {
+		return ""
+	}
+	return signed.Signatures[0].Protected.KeyID
+}
+
+// identityKeyPath is where the identity key of a node with a thumbprint is, which the node may have replaced since.
+func identityKeyPath(node, kid string) string {
+	return "/cluster/nodes/" + url.PathEscape(node) + "/identity.jwk?kid=" + url.QueryEscape(kid)
 }
 
 func receiptPath(id, nodeName string) string {
@@ -59,7 +71,7 @@ func receiptPage(c *call) error {
 }
 
 func newReceiptView(r syncpkg.Receipt, jws string) receiptView {
-	v := receiptView{Receipt: r, JWS: jws, Path: receiptPath(r.Package, r.Node), Package: packagePath(r.Package), FileName: receiptName(r)}
+	v := receiptView{Receipt: r, JWS: jws, Path: receiptPath(r.Package, r.Node), Package: packagePath(r.Package), FileName: receiptName(r), KeyPath: identityKeyPath(r.Node, signedBy(jws))}
 	for _, k := range r.Keys {
 		if k.Proof != nil {
 			v.Proved++
@@ -82,24 +94,16 @@ func receiptFile(c *call) error {
 	return c.Blob(http.StatusOK, "application/jose", []byte(jws))
 }
 
-// identityKey is a node's public identity key as a JWK (RFC 7517), with which its receipts and packages
-// verify.
+// identityKey is a node's public identity key as a JWK (RFC 7517), with which its receipts and packages verify: the
+// present one, or the one whose thumbprint (RFC 7638) stands in a signature as kid.
 func identityKey(c *call) error {
 	name, err := c.segment("node")
 	if err != nil {
 		return err
 	}
-	n, ok := c.m.State().Nodes[name]
-	if !ok {
-		return &cluster.Error{Code: cluster.NotFound, Message: fmt.Sprintf("there is no node %q in this cluster", name)}
-	}
-	pic, err := x509.ParseCertificate(n.Identity)
+	key, err := c.m.IdentityKey(name, c.QueryParam("kid"))
 	if err != nil {
-		return fmt.Errorf("the identity certificate of %s: %w", name, err)
-	}
-	key, ok := pic.PublicKey.(*ecdsa.PublicKey)
-	if !ok {
-		return fmt.Errorf("the identity key of %s is not an EC key", name)
+		return err
 	}
 	jwk, err := (&jose.JSONWebKey{Key: key, Use: "sig", Algorithm: string(jose.ES512)}).MarshalJSON()
 	if err != nil {

@@ -79,7 +79,7 @@ func functions(files *static) template.FuncMap {
 
 		"openingMark": openingMark, "jobNoun": jobNoun, "purposeWord": purposeWord, "shareWord": shareWord,
 		"seatMark": seatMark, "presenceMark": presenceMark, "resultMark": resultMark, "jobMark": jobMark, "keyMark": keyMark,
-		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark, "certificateMark": certificateMark, "chainPath": chainPath,
+		"previewMark": previewMark, "tokenMark": tokenMark, "restartMark": restartMark, "runMark": runMark, "deliveryWord": deliveryWord, "opensMark": opensMark, "stopsMark": stopsMark, "abilityMark": abilityMark, "memberMark": memberMark, "certificateMark": certificateMark, "chainPath": chainPath, "identityKeyPath": identityKeyPath,
 		"modeWord": modeWord, "protectorWord": protectorWord, "jobWord": jobWord, "actWord": actWord, "actorWord": actorWord, "byWord": byWord, "restartWord": restartWord,
 		"alertMark": alertMark, "auditPath": auditPath, "objectName": objectName, "objectNoun": objectNoun,
 
