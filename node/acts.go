@@ -140,7 +140,7 @@ func (a *acts) note(ctx context.Context, actor cluster.Actor, act, object, resul
 	n := &cluster.RecordNote{Actor: actor, Act: act, Object: line(object), Result: result, Detail: line(detail)}
 	at := time.Now().UTC()
 	var err error = cluster.NoLeader
-	if a.m.Cluster.Status().Quorum {
+	if a.m.Cluster.Status().Quorum && a.m.Removed().IsZero() { // one that was removed sees the leader for a moment more
 		if _, err = a.m.Cluster.Apply(ctx, n, a.m.self()); err == nil || errors.Is(err, cluster.Behind) {
 			return nil
 		}
