@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -326,7 +327,7 @@ func jobPages(v *situation, text string) []page {
 // outsidePages are for people who are not logged in.
 func outsidePages(text string) []page {
 	list := []page{
-		{Name: "login", Title: "Log in", Form: newForm("login", nil), Data: loginView{Next: "/", Ended: true, Idle: "15 min", Life: "8 h"}},
+		{Name: "login", Title: "Log in", Form: newForm("login", nil), Data: loginView{Next: "/", Ended: true, Notice: strings.Repeat("staffonly", 55), Idle: "15 min", Life: "8 h"}},
 		{Name: "login", Title: "Log in", Form: failed("login", text), Data: loginView{Notice: text, Next: text, Idle: "15 min", Life: "8 h", Passkeys: true, Certificate: &certificateView{text, text}}},
 		{Name: "code", Title: "Code", Form: newForm("code", nil), Data: codeView{"/"}},
 		{Name: "code", Title: "Code", Form: failed("code", text), Data: codeView{text}},

@@ -23,6 +23,9 @@ func (v settingsView) state() string {
 	if v.Lost {
 		name += "-lost"
 	}
+	if name == "" && v.Version > 0 {
+		name = "-full"
+	}
 	return name
 }
 
@@ -34,7 +37,7 @@ func settingsPages(v *situation, text string) (list []page) {
 		{Key: "package_life", Value: "168", Time: 168 * time.Hour, Unit: "hours", Source: "default"}, {Key: "notice", Source: "default"}}}
 	full := plain
 	full.Settings = append([]node.SettingValue{}, plain.Settings...)
-	full.Settings[3] = node.SettingValue{Key: "notice", Set: true, Value: text + " " + strings.Repeat("staff-only", 20), Source: "cluster"}
+	full.Settings[3] = node.SettingValue{Key: "notice", Set: true, Value: text + " " + strings.Repeat("staffonly", 50), Source: "cluster"}
 	full.Version, full.Changed, full.By = 7, v.Now.Add(-time.Hour), "account/"+text
 	lease := node.LeaseView{ID: text, Holder: cluster.Actor{Kind: cluster.ByAccount, Name: text}, Node: "node2", Since: v.Now, Until: v.Now.Add(cluster.LeaseTime)}
 	mine, lost := lease, lease
