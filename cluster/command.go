@@ -55,6 +55,7 @@ var kinds = map[string]kind{
 	"owner.certified": {func() Command { return new(CertifyUnder) }, 1, MayReport, true},
 	"node.connect":    {func() Command { return new(ConnectNode) }, 1, MayReport, true},
 	"node.remove":     {func() Command { return new(RemoveNode) }, 1, MayManageNodes, false},
+	"stolen.settle":   {func() Command { return new(SettleStolen) }, 1, MayManageNodes, false},
 	"lease.take":      {func() Command { return new(TakeLease) }, 1, MayManageNodes, false},
 	"lease.take-over": {func() Command { return new(TakeOverLease) }, 1, MayManageNodes, false},
 	"lease.extend":    {func() Command { return new(ExtendLease) }, 1, MayManageNodes, false},
@@ -103,10 +104,10 @@ var kinds = map[string]kind{
 }
 
 // TrailActs lists what apply can write as the act of an audit entry by itself: the kinds of commands, of which
-// the quiet ones stand there when they are denied, the end of what takes several, and those of notes. Acts on an HSM are named by BeginAct.
+// the quiet ones stand there when they are denied, the end of what takes several, a theft, and those of notes. Acts on an HSM are named by BeginAct.
 func TrailActs() []string {
 	acts := slices.DeleteFunc(sorted(kinds), func(kind string) bool { return kind == kindBeginAct }) // it stands under the act's name
-	return append(append(acts, ownerReplaced), noteActs...)
+	return append(append(acts, ownerReplaced, actStolen), noteActs...)
 }
 
 // permission is what the actor of cmd needs.

@@ -149,6 +149,7 @@ func TestAuthorization(t *testing.T) {
 		"owner.certified":   {&CertifyUnder{Owner: testInvite(1), Identity: identityOf("node1").Raw, Key: KeyHash(identityOf("node1"))}, nodes},
 		"node.connect":      {&ConnectNode{Status: Connected}, nodes},
 		"node.remove":       {&RemoveNode{Node: "node2"}, operators},
+		"stolen.settle":     {&SettleStolen{Record: testInvite(1)}, operators},
 		"lease.take":        {&TakeLease{ID: "lease-9"}, operators},
 		"lease.take-over":   {&TakeOverLease{ID: "lease-9", From: "lease-2", Holder: console}, operators},
 		"lease.extend":      {&ExtendLease{ID: "lease-2"}, operators},

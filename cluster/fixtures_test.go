@@ -158,13 +158,24 @@ func succession() []step {
 	under := func(node, owner, name string) step {
 		return step{node, Actor{ByNode, node}, &CertifyUnder{Owner: CertificateHash(identityOf(owner).Raw), Identity: identityOf(name).Raw, Key: KeyHash(identityOf(name))}}
 	}
-	return []step{
+	return append(theft(), []step{
 		{"node1", anna, &ReplaceOwner{Owner: identityOf("owner-2").Raw}},
 		under("node1", "owner-2", "node1"), under("node2", "owner-2", "node2"), under("node3", "owner-2", "node3"),
 		{"node2", anna, &ReplaceIdentity{Identity: identityOf("node2-new").Raw, Key: KeyHash(identityOf("node2-new"))}},
 		{"node1", anna, &ReplaceOwner{Owner: identityOf("owner-3").Raw}},
 		under("node1", "owner-3", "node1"),
-	}
+	}...)
+}
+
+// theft lets node4 in, and declares it stolen.
+func theft() []step {
+	return append(admission("node4", 44),
+		step{"node4", anna, &PutSeat{Slot: "payments", Seat: testSeat("400")}},
+		step{"node4", Actor{ByNode, "node4"}, &ReportKeys{Slot: "payments", Put: []Held{testHeld("key-1"), testHeld("key-4")}, Complete: true}},
+		step{"node1", anna, &RecordPackage{Package: testPackage("pkg-4", "node2", "node4")}},
+		step{"node1", anna, &RemoveNode{Node: "node4", Stolen: true}},
+		step{"node1", anna, &SettleStolen{Record: testNode("node4").Key, Key: "key-4 payments"}},
+		step{"node1", anna, &AddInvite{Hash: testInvite(5), Node: "node5", Seconds: 3600}})
 }
 
 // signerOf is the hash of the identity that a node signs the trail with.

@@ -130,6 +130,15 @@ const (
 	// before the present one. With a new key each year it reaches back longer than certificates are good for.
 	maxPast = 16
 
+	// maxStolen bounds the stolen nodes that are remembered: as many as there can be nodes.
+	maxStolen = maxNodes
+
+	// maxStolenKeys bounds the keys that are listed of one of them: 20 slots as planned for (5,000 keys each).
+	maxStolenKeys = 100_000
+
+	// maxStolenSerials bounds the tokens of it that are barred: with 32 bytes each they stay one line of a snapshot.
+	maxStolenSerials = 1000
+
 	// LeaseTime is how long one person can change the settings of the cluster without saying that they still do:
 	// enough to look something up, and short for others to wait when it is forgotten.
 	LeaseTime = 5 * time.Minute

@@ -85,6 +85,9 @@ func checkIdentity(der []byte, key string) error {
 
 // checkNode refuses what would make n collide with another member.
 func (s *State) checkNode(n Node) error {
+	if err := s.barred(n); err != nil {
+		return err
+	}
 	for _, name := range sorted(s.Nodes) {
 		other := s.Nodes[name]
 		switch {
@@ -235,21 +238,36 @@ func (c *ConnectNode) apply(s *State, m Meta) error {
 type RemoveNode struct {
 	Node   string `json:"node"`
 	GiveUp bool   `json:"give_up,omitempty"` // also where its tokens have codes that custodians share: their keys are lost
+	Stolen bool   `json:"stolen,omitempty"`  // it is in strange hands: it is remembered and never let in again; see Stolen
 }
 
-func (c *RemoveNode) Kind() string               { return "node.remove" }
-func (c *RemoveNode) describe() (string, string) { return "node/" + c.Node, givenUp(c.GiveUp) }
-func (c *RemoveNode) validate() error            { return checkName("node name", c.Node) }
+func (c *RemoveNode) Kind() string { return "node.remove" }
+func (c *RemoveNode) describe() (string, string) {
+	if c.Stolen {
+		return "node/" + c.Node, "it is stolen"
+	}
+	return "node/" + c.Node, givenUp(c.GiveUp)
+}
+func (c *RemoveNode) validate() error { return checkName("node name", c.Node) }
 
 func (c *RemoveNode) apply(s *State, m Meta) error {
-	if _, err := s.node(c.Node); err != nil {
+	n, err := s.node(c.Node)
+	if err != nil {
 		return err
 	}
 	if len(s.Nodes) == 1 {
 		return errorf(Conflict, "node %q is the only one of this cluster, so there is nothing to remove it from", c.Node)
 	}
 	for _, label := range sorted(s.Slots) {
-		if err := s.keepsShared(label, c.Node, c.GiveUp); err != nil {
+		if err := s.keepsShared(label, c.Node, c.GiveUp || c.Stolen); err != nil {
+			return err
+		}
+	}
+	if c.Stolen {
+		if c.Node == m.Node {
+			return errorf(Conflict, "node %q cannot declare itself stolen: do it on another node", c.Node)
+		}
+		if err := s.stolen(n, m); err != nil {
 			return err
 		}
 	}

@@ -100,6 +100,13 @@ func (s *State) encode(to io.Writer) error {
 	putAll(w, "signer", s.Signers)
 	w.put(record{Type: "settings", Value: s.Settings})
 	w.put(record{Type: "lease", Value: s.Lease})
+	for _, key := range sorted(s.Stolen) {
+		r := s.Stolen[key]
+		keys := r.Keys
+		r.Keys = nil
+		w.put(record{Type: "stolen", Key: key, Value: r})
+		putAll(w, "stolen-key", keys)
+	}
 	w.put(record{Type: "end", Value: w.count})
 	if w.err != nil {
 		return w.err
@@ -138,6 +145,7 @@ type reader struct {
 	held  string
 	node  string
 	pkg   string
+	thief string
 	ended bool
 }
 
@@ -225,6 +233,11 @@ func (r *reader) family(raw rawRecord) error {
 		return set(&s.Packages, raw.Key, raw.Value)
 	case "receipt":
 		return within(s.Packages, r.pkg, func(p *Package) error { return set(&p.Receipts, raw.Key, raw.Value) })
+	case "stolen":
+		r.thief = raw.Key
+		return set(&s.Stolen, raw.Key, raw.Value)
+	case "stolen-key":
+		return within(s.Stolen, r.thief, func(t *Stolen) error { return set(&t.Keys, raw.Key, raw.Value) })
 	}
 	return fmt.Errorf("a record of the unknown type %q", clip(raw.Type))
 }

@@ -39,6 +39,8 @@ type State struct {
 
 	Settings Settings `json:"settings"`
 	Lease    Lease    `json:"lease"` // who may change the settings now; zero until somebody does
+
+	Stolen map[string]Stolen `json:"stolen"` // by KeyHash of the identity key that the node had last
 }
 
 // Info is what a cluster is.

@@ -248,8 +248,12 @@ func (m *Member) followKeys(ctx context.Context) {
 		s, changed := m.Cluster.Watch()
 		n := s.Nodes[m.Name()]
 		now := keysSeen{string(s.Cluster.Owner), string(s.Cluster.Next), string(n.Identity), n.Changing, n.Renewed}
-		if otherKeys(known, s.Nodes) {
+		other, gone := otherKeys(known, s.Nodes)
+		if other {
 			m.link.Renew() // what is asked from now on is asked of the new identity
+		}
+		if gone {
+			m.link.Recheck() // it may have been stolen
 		}
 		var retry <-chan time.Time
 		if pending := n.Changing || s.Cluster.Next != nil && !n.Renewed; pending || now != seen {
@@ -267,15 +271,22 @@ func (m *Member) followKeys(ctx context.Context) {
 	}
 }
 
-// otherKeys tells whether a node has another identity key than was known, and notes it.
-func otherKeys(known map[string]string, nodes map[string]cluster.Node) (other bool) {
+// otherKeys tells whether a node has another identity key than was known, and whether one is no member any more. It
+// notes what it found.
+func otherKeys(known map[string]string, nodes map[string]cluster.Node) (other, gone bool) {
 	for name, n := range nodes {
 		if known[name] != n.Key {
 			other = other || known[name] != ""
 			known[name] = n.Key
 		}
 	}
-	return other
+	for name := range known {
+		if _, member := nodes[name]; !member {
+			gone = true
+			delete(known, name)
+		}
+	}
+	return other, gone
 }
 
 // registered is the hash of the certificate that the cluster has of this node, if it is for that key.

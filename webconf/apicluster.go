@@ -222,7 +222,12 @@ func apiRemoveNode(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.m.Remove(c.Request().Context(), c.actor, name, c.QueryParam("give_up") == "true"); err != nil {
+	if c.QueryParam("stolen") == "true" {
+		err = c.m.DeclareStolen(c.Request().Context(), c.actor, name)
+	} else {
+		err = c.m.Remove(c.Request().Context(), c.actor, name, c.QueryParam("give_up") == "true")
+	}
+	if err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)

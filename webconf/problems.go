@@ -31,7 +31,7 @@ func (v *situation) problems() []problem {
 		return []problem{{bad, fmt.Sprintf("%s was removed from cluster %s. It does nothing any more.", v.Node, v.State.Cluster.Name),
 			"It gets no news and opens no slots, and what this console shows is from before. Its HSM and the keys in it were not touched.", "/removed", "See what to do"}}
 	}
-	list := slices.Concat(v.quorumProblems(), v.tokenProblems(), v.slotProblems(), v.appProblems(), v.keyProblems(), v.nodeProblems(), v.identityProblems(), v.lockProblems(), v.auditProblems())
+	list := slices.Concat(v.quorumProblems(), v.theftProblems(), v.tokenProblems(), v.slotProblems(), v.appProblems(), v.keyProblems(), v.nodeProblems(), v.identityProblems(), v.lockProblems(), v.auditProblems())
 	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
 	return list
 }

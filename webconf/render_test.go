@@ -99,6 +99,7 @@ func plainPages(v *situation, text string) []page {
 		{Node: "node2", Member: true, Answers: true}, {Node: "node9"}} {
 		list = append(list, page{Name: "replace", Title: "Replace", Nav: "/cluster", Data: newReplaceView(v, l)})
 	}
+	list = append(list, stolenPages(v, text)...)
 	list = append(list, auditEntryPages(v, text)...)
 	list = append(list, peoplePages(v, text)...)
 	list = append(list, approvalPages(v, text)...)

@@ -70,7 +70,7 @@ func statesToSee(t *testing.T) (names []string, pages [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "removed", "settings", "slot", "start"}
+	templates := []string{"account", "application", "cluster", "custodians", "keys-replace", "login", "newslot", "policies", "removed", "settings", "slot", "start", "stolen", "thefts"}
 	for _, p := range everyPage() {
 		if p.state != "degraded" || !slices.Contains(templates, p.Name) {
 			continue

@@ -80,7 +80,7 @@ func (p packageRow) Mark(now time.Time) mark {
 	switch {
 	case trouble:
 		return mark{"warn", "warn", "Imported in part"}
-	case known == len(p.Receivers):
+	case known == len(p.Receivers) && known > 0: // all of them may have been stolen
 		return mark{"ok", "ok", "Imported"}
 	case !now.Before(p.Expires):
 		return mark{"mute", "none", "Expired"}

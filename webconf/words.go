@@ -273,6 +273,8 @@ var actWords = map[string]string{
 	"identity.renew":    "Identity of a node certified anew",
 	"identity.request":  "Certificate asked for a new identity key",
 	"identity.rekey":    "New identity key for a node",
+	"node.stolen":       "Node declared stolen",
+	"stolen.settle":     "Key of a stolen node dealt with",
 	"node.retire":       "Old identity key of a node retired",
 	"owner.make":        "New owner for the cluster",
 	"owner.replace":     "Change of the owner begun",

@@ -211,7 +211,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		},
 	}
 	invite.Flags().IntVar(&hours, "hours", 1, "how many `hours` the code is good")
-	c.AddCommand(a.dataFlag(invite), a.clusterLosses(), a.clusterRemove(), a.clusterSettings(), a.clusterSet())
+	c.AddCommand(a.dataFlag(invite), a.clusterLosses(), a.clusterRemove(), a.clusterStolen(), a.clusterSettings(), a.clusterSet())
 	return c
 }
 
@@ -252,7 +252,7 @@ under the same name, make its slots, and synchronize the keys.`,
 }
 
 func (a *app) clusterRemove() *cobra.Command {
-	var giveUp bool
+	var giveUp, stolen, yes bool
 	c := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Take another node out of the cluster",
@@ -262,17 +262,63 @@ alone from then on. To have it back, stop its daemon, clear its data directory, 
 admin token, and let it join like a new node. Without the node that holds the owner key no node can be let in any more.
 
 A node with tokens whose code custodians share is not removed: let them leave shared mode there first. With --give-up it is removed all the
-same. Nobody can open those tokens ever again then, and the keys in them are lost.`,
+same. Nobody can open those tokens ever again then, and the keys in them are lost.
+
+With --stolen it is in strange hands: its identity keys and tokens are never let in again, packages from it and for it and all open invitations are
+withdrawn, and "keyferry cluster stolen" lists the keys that it held until they are dealt with. This cannot be taken back.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			path := "/cluster/nodes/" + segment(args[0])
-			if giveUp {
+			switch {
+			case stolen:
+				if err := a.confirm(yes, fmt.Sprintf("%s is declared stolen, and never let in again.", args[0])); err != nil {
+					return err
+				}
+				path += "?stolen=true"
+			case giveUp:
 				path += "?give_up=true"
 			}
 			return a.client().do(c.Context(), http.MethodDelete, path, nil, nil)
 		},
 	}
 	c.Flags().BoolVar(&giveUp, "give-up", false, "also where custodians share codes of its tokens: the keys in them are lost")
+	c.Flags().BoolVar(&stolen, "stolen", false, "it is in strange hands")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask before it is declared stolen")
+	return c
+}
+
+func (a *app) clusterStolen() *cobra.Command {
+	var settle, key string
+	c := a.dataFlag(&cobra.Command{
+		Use:   "stolen",
+		Short: "List the keys that stolen nodes hold, and say which are dealt with",
+		Long: `List the keys that stolen nodes hold, until they are dealt with: replaced, revoked, or of no use any more. A node is declared stolen by
+"keyferry cluster remove NODE --stolen". --settle RECORD says that all its keys are dealt with, with --key NAME only that one; both are in the list.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if settle != "" {
+				return a.client().do(c.Context(), http.MethodPost, "/cluster/stolen", map[string]string{"record": settle, "key": key}, nil)
+			}
+			list, err := get[[]node.Theft](c.Context(), a.client(), "/cluster/stolen")
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(row func(...any)) {
+				row("NODE", "STOLEN", "SLOT", "KEY", "TYPE", "ALSO ON", "DEALT WITH", "NAME", "RECORD")
+				for _, t := range list {
+					for _, k := range t.Held {
+						dealt := "no"
+						if !k.Dealt.IsZero() {
+							dealt = ago(k.Dealt)
+						}
+						row(t.Node, ago(t.Since), k.Slot, cmp.Or(k.Key.Label, k.Key.ID), k.Key.Type, cmp.Or(strings.Join(k.Others, ","), "nowhere"), dealt, k.Name, t.Record)
+					}
+				}
+			})
+		},
+	})
+	c.Flags().StringVar(&settle, "settle", "", "`record` of the stolen node whose keys are dealt with")
+	c.Flags().StringVar(&key, "key", "", "`name` of the one key that is")
 	return c
 }
 

@@ -115,8 +115,19 @@ func nodesByCommand(t *testing.T, d *testDemo) {
 	d.says(t, 0, "--holders", "", "slots", "mode", "demo-auto", "shared")
 	d.says(t, 2, "cannot remove itself", "", "cluster", "remove", "node3")
 	d.says(t, 0, "vault", "", "cluster", "remove", "node3")
-	d.must(t, 0, "", "cluster", "remove", "node3", "--give-up")
-	d.settle(t, "node2 has forgotten node3", func() bool { return !strings.Contains(d.must(t, 1, "", "status"), "node3") })
+	d.says(t, 0, "--yes", "", "cluster", "remove", "node3", "--stolen")
+	if list := asJSON[[]node.Theft](t, d, 0, "cluster", "stolen"); len(list) != 0 {
+		t.Errorf("stolen before: %+v", list)
+	}
+	d.must(t, 0, "", "cluster", "remove", "node3", "--stolen", "--yes") // gives the shared slot up, too
+	d.settle(t, "node2 has forgotten node3", func() bool { return len(asJSON[[]node.Theft](t, d, 1, "cluster", "stolen")) == 1 })
+	list := asJSON[[]node.Theft](t, d, 1, "cluster", "stolen")
+	if list[0].Node != "node3" || list[0].Open == 0 || list[0].Open != len(list[0].Held) {
+		t.Errorf("stolen: %+v", list)
+	}
+	d.says(t, 1, "no stolen node is remembered", "", "cluster", "stolen", "--settle", strings.Repeat("0", 64))
+	d.must(t, 1, "", "cluster", "stolen", "--settle", list[0].Record)
+	d.settle(t, "all keys are dealt with", func() bool { return asJSON[[]node.Theft](t, d, 0, "cluster", "stolen")[0].Open == 0 })
 }
 
 func TestParseRoles(t *testing.T) {
