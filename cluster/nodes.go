@@ -25,7 +25,7 @@ type Node struct {
 
 	Past     []PastIdentity `json:"past,omitempty"`     // identity keys that the node had before, oldest first
 	Changing bool           `json:"changing,omitempty"` // the last of them is admitted, too, until the node has changed over
-	Renewed  bool           `json:"renewed,omitempty"`  // while the owner is replaced: Identity is under the next one
+	Renewed  []byte         `json:"renewed,omitempty"`  // while the owner is replaced: the certificate (PIC) that the next one has made, DER
 }
 
 // Protectors are the ways to keep the node key that seals a node's stored codes.

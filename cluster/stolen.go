@@ -42,6 +42,16 @@ func (r Stolen) Open() int {
 	return open
 }
 
+// Barred tells whether an identity key, by its KeyHash, was in the HSM of a stolen node.
+func (s *State) Barred(key string) bool {
+	for _, r := range s.Stolen {
+		if slices.Contains(r.Barred, key) {
+			return true
+		}
+	}
+	return false
+}
+
 // barred refuses a node that shows what a stolen one had, in whatever name it comes.
 func (s *State) barred(n Node) error {
 	for _, id := range sorted(s.Stolen) {

@@ -99,7 +99,8 @@ func (c *RetireIdentity) apply(s *State, m Meta) error {
 }
 
 // ReplaceOwner begins to put the cluster under another owner key. From then on both are believed, and each node gets
-// a certificate of the next one; see CertifyUnder. Until the last has it, nobody is let in.
+// a certificate of the next one; see CertifyUnder. Until the last has it, nobody is let in. It can begin again with
+// another next owner, whose key is not lost.
 type ReplaceOwner struct {
 	Owner []byte `json:"owner"` // the owner certificate (POC) of the next owner, DER
 }
@@ -122,15 +123,23 @@ func (c *ReplaceOwner) validate() error {
 func (c *ReplaceOwner) apply(s *State, m Meta) error {
 	is := func(other []byte) bool { return slices.Equal(other, c.Owner) }
 	switch {
-	case s.Cluster.Next != nil:
-		return errorf(Conflict, "the owner of the cluster is being replaced already: %s have no certificate of the next one yet", strings.Join(s.Awaited(), ", "))
+	case is(s.Cluster.Next):
+		return errorf(Conflict, "the owner of the cluster is being replaced by this one already: %s have no certificate of it yet", strings.Join(s.Awaited(), ", "))
 	case is(s.Cluster.Owner):
 		return errorf(Conflict, "this is the owner that the cluster has")
 	case slices.ContainsFunc(s.Cluster.Former, is):
 		return errorf(Conflict, "this owner was replaced before, and does not come back: make another owner key")
 	}
 	s.Cluster.Next = c.Owner
+	s.renewed(func(n Node) Node { n.Renewed = nil; return n })
 	return nil
+}
+
+// renewed changes what is known of all nodes.
+func (s *State) renewed(f func(Node) Node) {
+	for _, name := range sorted(s.Nodes) {
+		s.Nodes = with(s.Nodes, name, f(s.Nodes[name]))
+	}
 }
 
 // ownerReplaced is the act of the audit entry that ends what ReplaceOwner has begun.
@@ -138,7 +147,7 @@ const ownerReplaced = "owner.replaced"
 
 // Awaited are the nodes that have no certificate of the next owner yet, in order.
 func (s *State) Awaited() []string {
-	return slices.DeleteFunc(sorted(s.Nodes), func(name string) bool { return s.Nodes[name].Renewed })
+	return slices.DeleteFunc(sorted(s.Nodes), func(name string) bool { return s.Nodes[name].Renewed != nil })
 }
 
 // CertifyUnder is a node's word that the next owner has certified it, for the key that it has. With the last one the
@@ -163,7 +172,7 @@ func (c *CertifyUnder) apply(s *State, m Meta) error {
 	case n.Key != c.Key:
 		return errorf(Denied, "the certificate is not for the identity key of node %q", n.Name)
 	}
-	n.Identity, n.Renewed = c.Identity, true
+	n.Renewed = c.Identity
 	s.Nodes = with(s.Nodes, n.Name, n)
 	s.record(m, Entry{Act: c.Kind(), Object: "node/" + n.Name, Result: Done, Detail: "owner " + c.Owner})
 	s.finishOwner(m)
@@ -178,10 +187,6 @@ func (s *State) finishOwner(m Meta) {
 	former := append(slices.Clone(s.Cluster.Former), s.Cluster.Owner)
 	s.Cluster.Former = former[max(0, len(former)-maxPast):]
 	s.Cluster.Owner, s.Cluster.Next = s.Cluster.Next, nil
-	for _, name := range sorted(s.Nodes) {
-		n := s.Nodes[name]
-		n.Renewed = false
-		s.Nodes = with(s.Nodes, name, n)
-	}
+	s.renewed(func(n Node) Node { n.Identity, n.Renewed = n.Renewed, nil; return n })
 	s.record(m, Entry{Act: ownerReplaced, Object: "owner/" + CertificateHash(s.Cluster.Owner), Result: Done, Detail: "before: " + CertificateHash(former[len(former)-1])})
 }

@@ -61,11 +61,11 @@ func TestReplaceOwner(t *testing.T) {
 		return step{node, Actor{ByNode, node}, &CertifyUnder{Owner: CertificateHash(identityOf(owner).Raw), Identity: identityOf(name).Raw, Key: KeyHash(identityOf(name))}}
 	}
 	for says, st := range map[string]step{
-		"is being replaced already: node1, node2, node3": {"node1", anna, &ReplaceOwner{Owner: identityOf("owner-3").Raw}},
-		"no node is let in":           {"node1", daemon1, &AdmitNode{Invite: testInvite(4), Node: testNode("node4")}},
-		"identities are replaced":     {"node1", anna, &ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}},
-		"not for the identity key":    under("node1", "owner-2", "node2"),
-		"is not being put under that": under("node1", "owner-3", "node1"),
+		"by this one already: node1, node2, node3": {"node1", anna, &ReplaceOwner{Owner: next}},
+		"no node is let in":                        {"node1", daemon1, &AdmitNode{Invite: testInvite(4), Node: testNode("node4")}},
+		"identities are replaced":                  {"node1", anna, &ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}},
+		"not for the identity key":                 under("node1", "owner-2", "node2"),
+		"is not being put under that":              under("node1", "owner-3", "node1"),
 	} {
 		if _, err := try(t, s, st); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", says, err)
@@ -75,9 +75,16 @@ func TestReplaceOwner(t *testing.T) {
 	if !slices.Equal(s.Cluster.Owner, old) || !slices.Equal(s.Awaited(), []string{"node3"}) {
 		t.Fatalf("awaited %v", s.Awaited())
 	}
+	again := play(t, s, step{"node1", anna, &ReplaceOwner{Owner: identityOf("owner-3").Raw}}) // the key of the next one is lost
+	if !slices.Equal(again.Cluster.Owner, old) || len(again.Awaited()) != 3 {
+		t.Errorf("begun again: awaited %v", again.Awaited())
+	}
+	if _, err := try(t, again, under("node3", "owner-2", "node3")); err == nil {
+		t.Error("an owner that was given up certifies")
+	}
 	for name, last := range map[string]step{"certified": under("node3", "owner-2", "node3"), "removed": {"node1", anna, &RemoveNode{Node: "node3", GiveUp: true}}} {
 		end := play(t, s, last)
-		if !slices.Equal(end.Cluster.Owner, next) || end.Cluster.Next != nil || len(end.Cluster.Former) != 1 || !slices.Equal(end.Cluster.Former[0], old) || end.Nodes["node1"].Renewed {
+		if !slices.Equal(end.Cluster.Owner, next) || end.Cluster.Next != nil || len(end.Cluster.Former) != 1 || !slices.Equal(end.Cluster.Former[0], old) || end.Nodes["node1"].Renewed != nil || !slices.Equal(end.Nodes["node1"].Identity, identityOf("node1").Raw) {
 			t.Errorf("%s: %+v", name, end.Cluster)
 		}
 		if !slices.ContainsFunc(end.Audit, func(e Entry) bool { return e.Act == ownerReplaced }) {

@@ -57,7 +57,7 @@ type auditHeader struct {
 	Cluster string        `json:"cluster"` // id
 	Name    string        `json:"name"`
 	Owner   []byte        `json:"owner"`            // owner certificate, DER
-	Others  [][]byte      `json:"others,omitempty"` // owners before and after it, who vouch for some of the signers
+	Others  [][]byte      `json:"others,omitempty"` // owners before it, who vouch for some of the signers
 	Signers []AuditSigner `json:"signers"`          // whose signatures may follow
 	First   uint64        `json:"first"`            // number of the first entry; 0: there is none
 	Before  string        `json:"before"`           // hash before the first entry
@@ -143,9 +143,6 @@ func writeTrail(ctx context.Context, to io.Writer, s *cluster.State, entries []c
 	w := &lineWriter{to: to, sum: sha256.New()}
 	end := syncpkg.AuditEnd{Cluster: s.Cluster.ID, Node: node, Hash: s.AuditBase}
 	h := auditHeader{Format: auditFileFormat, Cluster: s.Cluster.ID, Name: s.Cluster.Name, Owner: s.Cluster.Owner, Others: s.Cluster.Former, Signers: signersOf(s, AuditSigner{node, pic}), Before: s.AuditBase}
-	if s.Cluster.Next != nil {
-		h.Others = append(slices.Clip(h.Others), s.Cluster.Next)
-	}
 	if len(entries) > 0 {
 		last := entries[len(entries)-1]
 		h.First, end.First, end.Last, end.Hash = entries[0].Seq, entries[0].Seq, last.Seq, last.Hash

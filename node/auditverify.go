@@ -85,7 +85,7 @@ type auditVerifier struct {
 	sum     hash.Hash // of all lines up to the end line
 	given   *x509.Certificate
 	signers auditSigners
-	closers auditSigners // those of them for whom the owner vouches, and no owner before or after
+	closers auditSigners // those of them for whom the owner vouches, and no owner before
 	header  *auditHeader
 	chain   chainCheck
 	signed  map[string]*AuditSignatures

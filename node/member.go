@@ -111,7 +111,7 @@ func (m *Member) connect(rec identityRecord, bootstrap bool) (err error) {
 		}
 	}()
 	m.link, err = cluster.NewLink(cluster.LinkConfig{
-		Cluster: rec.Cluster, Node: n.cfg.Name, Owners: m.Identity.Owners, Certificate: m.Identity.Certificate,
+		Cluster: rec.Cluster, Node: n.cfg.Name, Owners: m.roots, Certificate: m.Identity.Certificate,
 		Address: m.address, Admit: m.admits, Log: n.log.With("part", "link"),
 	})
 	if err != nil {
@@ -158,18 +158,38 @@ func (m *Member) address(name string) (string, error) {
 	return n.PeerAddress, err
 }
 
-// admits tells whether a certificate is that of a member. This node may have been away while the other got a new
-// identity key, and learns of that only from a node that it admits: so it believes a later certificate that the owner
-// has made in the same name, which nobody else could.
+// roots are the owners whose certificates connect: those of now, and the one before. A node that was away when the
+// owner changed still shows a certificate of the latter; see admits for what that is good for.
+func (m *Member) roots() []*x509.Certificate {
+	owners := m.Identity.Owners()
+	if former := m.State().Cluster.Former; len(former) > 0 {
+		if poc, err := x509.ParseCertificate(former[len(former)-1]); err == nil {
+			owners = append(owners, poc)
+		}
+	}
+	return owners
+}
+
+// admits tells whether a certificate is that of a member: it is for the registered identity key, whichever owner has
+// certified that. A node that was away may have missed that another got a new key, and learns of it only from a node
+// that it admits: while it sees no majority, it believes a later certificate in the same name of the owner of now.
 func (m *Member) admits(name string, pic *x509.Certificate) error {
 	n, err := m.known(name)
-	if err != nil || n.Admits(cluster.KeyHash(pic)) {
+	key := cluster.KeyHash(pic)
+	if err != nil || n.Admits(key) {
 		return err
 	}
-	if registered, err := x509.ParseCertificate(n.Identity); err == nil && pic.Subject.CommonName == name && pic.NotBefore.After(registered.NotBefore) {
-		return nil
+	refused := fmt.Errorf("the identity key is not the one that node %q is known by", name)
+	registered, err := x509.ParseCertificate(n.Identity)
+	switch {
+	case err != nil, m.Cluster.Status().Quorum, n.Had(key), m.State().Barred(key):
+		return refused
+	case pic.Subject.CommonName != name || !pic.NotBefore.After(registered.NotBefore):
+		return refused
+	case madeBy(pic, ownerOf(pic, m.Identity.Owners())) != nil:
+		return refused
 	}
-	return fmt.Errorf("the identity key is not the one that node %q is known by", name)
+	return nil
 }
 
 // State is the replicated state as this node knows it.

@@ -37,6 +37,7 @@ type Health struct {
 	Time       time.Time `json:"time"`
 	HoldsOwner bool      `json:"holds_owner"`
 	Admin      bool      `json:"admin"` // its admin token is open
+	Index      uint64    `json:"index"` // of its state
 	Modules    []string  `json:"modules_down,omitempty"`
 
 	Needs []ShareNeed `json:"needs,omitempty"` // what it waits for from custodians
@@ -103,7 +104,7 @@ func (p *Peers) onceReady(next http.Handler) http.Handler {
 
 // own is this node's health.
 func (p *Peers) own() Health {
-	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: p.m.node.cfg.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open(), Needs: p.m.Custody.Needs()}
+	h := Health{Node: p.m.Name(), Version: p.m.node.cfg.Version, Time: p.m.node.cfg.Now().UTC(), HoldsOwner: p.m.Identity.HoldsOwner(), Admin: p.m.Identity.Open(), Index: p.m.State().Index, Needs: p.m.Custody.Needs()}
 	for name, mod := range p.m.node.ModuleHealth() {
 		if !mod.Up {
 			h.Modules = append(h.Modules, name)
@@ -135,9 +136,8 @@ func (p *Peers) watch(ctx context.Context) {
 func (p *Peers) poll(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, pollInterval)
 	defer cancel()
-	var h Health
 	began, start := p.m.node.cfg.Now(), time.Now()
-	err := p.get(ctx, name, healthPath, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxHandover)).Decode(&h) })
+	h, err := p.health(ctx, name)
 	took := time.Since(start)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,6 +149,12 @@ func (p *Peers) poll(ctx context.Context, name string) {
 		s.Error = err.Error()
 	}
 	p.seen[name] = s
+}
+
+// health asks a node how it is.
+func (p *Peers) health(ctx context.Context, name string) (h Health, err error) {
+	err = p.get(ctx, name, healthPath, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxHandover)).Decode(&h) })
+	return h, err
 }
 
 // Seen tells what is known of a node. This node itself always answers.

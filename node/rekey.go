@@ -107,18 +107,18 @@ func (id *Identity) change(f func(*identityRecord)) (identityRecord, error) {
 // takeOver goes through the steps that are left once the cluster has registered another identity for this node. The
 // caller holds renewing.
 func (m *Member) takeOver(ctx context.Context) error {
-	s := m.State()
-	n, ok := s.Nodes[m.Name()]
+	n, ok := m.State().Nodes[m.Name()]
 	if !ok || !m.Identity.Open() {
 		return nil
 	}
-	if s.Cluster.Next == nil || !n.Renewed { // else the certificate is of an owner whose time has not come
-		if err := m.useRegistered(ctx, n); err != nil {
-			return err
-		}
+	if err := m.useRegistered(ctx, n); err != nil {
+		return err
 	}
 	if !n.Changing {
 		return m.Identity.settle(ctx)
+	}
+	if uses, err := x509.ParseCertificate(m.Identity.certificate()); err != nil || cluster.KeyHash(uses) != n.Key {
+		return errors.Join(err, errors.New("the cluster has registered an identity key that this node does not use"))
 	}
 	m.node.cfg.Fault("rekey: in use")
 	m.link.Renew()
@@ -131,8 +131,8 @@ func (m *Member) takeOver(ctx context.Context) error {
 	return m.Identity.settle(ctx)
 }
 
-// useRegistered uses the certificate that the cluster has of this node, for the present key or for the one that was
-// made to replace it. Only one that holds is used, and none that is older than the present one.
+// useRegistered uses the certificate that the cluster has of this node: a later one for the present key, or one for
+// the key that was made to replace it. Only one that holds is used.
 func (m *Member) useRegistered(ctx context.Context, n cluster.Node) error {
 	pic, err := x509.ParseCertificate(n.Identity)
 	if err != nil {
@@ -143,25 +143,48 @@ func (m *Member) useRegistered(ctx context.Context, n cluster.Node) error {
 		return err
 	}
 	m.Identity.mu.Lock()
-	present := m.Identity.pic
+	present, next := m.Identity.pic, m.Identity.rec.NextKey
 	m.Identity.mu.Unlock()
-	if pic.Equal(present) || pic.NotBefore.Before(present.NotBefore) {
-		return nil
-	}
 	if identity.SameKey(pik.Public(), pic.PublicKey) {
+		if pic.Equal(present) || pic.NotBefore.Before(present.NotBefore) { // as in a state from before, after a start
+			return nil
+		}
 		if err := m.checkRenewed(pic, pik.Public()); err != nil {
 			return err
 		}
 		return m.Identity.adopt(ctx, pic)
 	}
+	if next == "" { // a state from before
+		return nil
+	}
 	key, err := m.Identity.nextKey(ctx)
-	if err != nil {
+	if err != nil || !identity.SameKey(key.Public(), pic.PublicKey) {
 		return err
 	}
 	if err := m.checkRenewed(pic, key.Public()); err != nil {
 		return err
 	}
+	m.awaitOthers(ctx)
 	return m.Identity.changeKey(key, pic, m.node.cfg.Now())
+}
+
+// awaitOthers waits until the nodes that answer know what this one knows now. One that does not know of a new key yet
+// would refuse it.
+func (m *Member) awaitOthers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	index := m.State().Index
+	for name := range m.State().Nodes {
+		for name != m.Name() && m.Peers.Seen(name).Answers && ctx.Err() == nil {
+			if h, err := m.Peers.health(ctx, name); err != nil || h.Index >= index {
+				break
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}
 }
 
 // changeKey uses another identity key, with a TLS certificate that it has made.
@@ -236,8 +259,8 @@ const retryKeys = 2 * time.Second
 
 // keysSeen is what this node's part in a change of keys depends on.
 type keysSeen struct {
-	owner, next, identity string
-	changing, renewed     bool
+	owner, next, identity, renewed string
+	changing                       bool
 }
 
 // followKeys does this node's part when keys are replaced, as soon as the state says so.
@@ -247,7 +270,7 @@ func (m *Member) followKeys(ctx context.Context) {
 	for {
 		s, changed := m.Cluster.Watch()
 		n := s.Nodes[m.Name()]
-		now := keysSeen{string(s.Cluster.Owner), string(s.Cluster.Next), string(n.Identity), n.Changing, n.Renewed}
+		now := keysSeen{string(s.Cluster.Owner), string(s.Cluster.Next), string(n.Identity), string(n.Renewed), n.Changing}
 		other, gone := otherKeys(known, s.Nodes)
 		if other {
 			m.link.Renew() // what is asked from now on is asked of the new identity
@@ -256,7 +279,7 @@ func (m *Member) followKeys(ctx context.Context) {
 			m.link.Recheck() // it may have been stolen
 		}
 		var retry <-chan time.Time
-		if pending := n.Changing || s.Cluster.Next != nil && !n.Renewed; pending || now != seen {
+		if pending := n.Changing || s.Cluster.Next != nil && n.Renewed == nil; pending || now != seen {
 			m.changeOver(ctx)
 			if seen = now; pending {
 				retry = time.After(retryKeys)

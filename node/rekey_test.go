@@ -270,9 +270,24 @@ func TestKeysReplacedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "only node3 is awaited", func() bool { w := a.State().Awaited(); return len(w) == 1 && w[0] == "node3" })
-	if err := a.ReplaceOwner(t.Context(), console, nil); !IsRefusal(err) {
-		t.Errorf("a third owner: %v", err)
+	if err := b.ReplaceOwner(t.Context(), console, nil); err == nil || !strings.Contains(err.Error(), "by this one already: node3") {
+		t.Errorf("the same once more: %v", err)
 	}
+	// Its key is lost, as it were: it begins again with that of another node, and goes back once more.
+	if err := a.ReplaceOwner(t.Context(), console, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node1 and node2 are certified by the key on node1", func() bool {
+		s := b.State()
+		return len(s.Awaited()) == 1 && bytes.Equal(s.Cluster.Next, a.Identity.rec.Made)
+	})
+	if err := b.ReplaceOwner(t.Context(), console, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "and by that on node2 again", func() bool {
+		s := a.State()
+		return len(s.Awaited()) == 1 && bytes.Equal(s.Cluster.Next, b.Identity.rec.Made)
+	})
 	if err := a.ReplaceIdentityKey(t.Context(), console, nil); err == nil || !strings.Contains(err.Error(), "the owner of the cluster is being replaced") {
 		t.Errorf("another identity key meanwhile: %v", err)
 	}
@@ -305,4 +320,33 @@ func TestKeysReplacedMeanwhile(t *testing.T) {
 	if _, err := late.Join(t.Context(), inv.Address, inv.Fingerprint, inv.Code); err != nil {
 		t.Errorf("the node that was refused joins: %v", err)
 	}
+	t.Run("certified and then away", func(t *testing.T) { awayAtTheEnd(t, a, b, m, late) })
+}
+
+// awayAtTheEnd stops a node when the next owner has certified it, and lets the others end the change without it. It
+// still shows a certificate of the owner before when it is back.
+func awayAtTheEnd(t *testing.T, a, b, away *Member, last *Node) {
+	l, err := last.Member()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node4 takes part", func() bool { return a.State().Nodes["node4"].Status == cluster.Connected })
+	last.Close() // it is awaited
+	if err := a.ReplaceOwner(t.Context(), console, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "only node4 is awaited", func() bool { w := away.State().Awaited(); return len(w) == 1 && w[0] == "node4" })
+	cfg := away.node.cfg
+	away.node.Close()
+	if err := a.Remove(t.Context(), console, l.Name(), false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the change ends without both", func() bool { return b.State().Cluster.Next == nil && b.Identity.Owner().Equal(a.Identity.Owner()) })
+	back, err := open(t, cfg).Member()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node3 is let in and stands under the new owner", func() bool {
+		return back.Identity.Owner().Equal(a.Identity.Owner()) && a.Peers.Seen("node3").Answers && back.Peers.Seen("node1").Answers && back.Peers.Seen("node2").Answers
+	})
 }

@@ -172,7 +172,7 @@ func (m *Member) awaitRenewal(ctx context.Context, name, key string) (*cluster.S
 		s, changed := m.Cluster.Watch()
 		wants := rekeyAct
 		if n := s.Nodes[name]; n.Key == key {
-			if wants = renewAct; s.Cluster.Next != nil && !n.Renewed {
+			if wants = renewAct; s.Cluster.Next != nil && n.Renewed == nil {
 				return s, nil
 			}
 		}

@@ -22,6 +22,8 @@ import (
 //  4. with the last node the next owner is the owner. Each node has known it since step 3, so each can show the
 //     certificate of it from now on, also to one that was away meanwhile;
 //  5. the old owner key is destroyed, where it is on a node.
+//
+// Where the key of the next owner is lost before the end, it begins again with another one.
 
 const ownerAct = "owner.make" // as the audit trail has it
 
@@ -35,9 +37,6 @@ func (m *Member) ReplaceOwner(ctx context.Context, actor cluster.Actor, poc *x50
 	return m.acts.do(ctx, act{actor, cluster.MayManageNodes, ownerAct, "cluster/" + m.State().Cluster.ID, how}, func() (err error) {
 		m.Identity.renewing.Lock()
 		defer m.Identity.renewing.Unlock()
-		if m.State().Cluster.Next != nil {
-			return refuse("the owner of the cluster is being replaced already; that has to end first")
-		}
 		if poc == nil {
 			if poc, err = m.Identity.makeOwner(ctx); err != nil {
 				return err
@@ -91,7 +90,7 @@ func (id *Identity) makeOwner(ctx context.Context) (*x509.Certificate, error) {
 func (m *Member) succeed(ctx context.Context) error {
 	s, next := m.State(), m.Identity.nextOwner()
 	n, ok := s.Nodes[m.Name()]
-	if !ok || s.Cluster.Next == nil || next == nil || n.Renewed {
+	if !ok || s.Cluster.Next == nil || next == nil || n.Renewed != nil {
 		return nil
 	}
 	pik, err := m.Identity.signer()

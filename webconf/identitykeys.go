@@ -19,6 +19,7 @@ type keysView struct {
 	Here          node.NodeIdentity
 	Requested     string // SHA-256 of the next identity key of this node, just made
 	Waits         bool   // this node is one of Awaited, and nobody certifies it by itself
+	Again         bool   // the change of the owner can begin again here
 }
 
 // Steps is how many nodes there are to be certified by the next owner.
@@ -35,7 +36,9 @@ func showRequested(c *call, f *form, key string) error {
 	v := newKeysView(c.m.Name(), c.m.Identities())
 	v.Requested = key
 	p := page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Crumbs: []crumb{{"Identity and trust", "/identity"}}, Form: f, Data: v}
-	if v.Next != nil && !v.Waits && c.Request().Method == get {
+	v.Again = v.Next != nil && (c.QueryParam("again") != "" || c.Request().Method == post)
+	p.Data = v
+	if v.Next != nil && !v.Waits && !v.Again { // nobody is filling in a form
 		p.Refresh = 3
 	}
 	return c.show(p)

@@ -17,7 +17,9 @@ import (
 func keysPages(v *situation, text string) (list []page) {
 	ids := identitiesOf(v, text, func(int, int) (node.TrustEdge, bool) { return node.TrustEdge{}, false })
 	show := func(f *form) {
-		list = append(list, page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Crumbs: []crumb{{"Identity and trust", "/identity"}}, Form: f, Data: newKeysView(v.Node, ids)})
+		d := newKeysView(v.Node, ids)
+		d.Again = d.Next != nil && len(d.Holders) == 0
+		list = append(list, page{Name: "keys-replace", Title: "Replace keys", Nav: "/identity", Crumbs: []crumb{{"Identity and trust", "/identity"}}, Form: f, Data: d})
 	}
 	show(newForm("node", nil))
 	made := newKeysView(v.Node, ids)

@@ -64,7 +64,7 @@ func (a *app) identReplaceOwner(f *identFlags) *cobra.Command {
 
 Each node gets a certificate of the next owner for the key that it has. Where the next owner key is on a node, that goes by itself. Where it is
 elsewhere, do on each node: "keyferry ident gen-csr", have the request signed, "keyferry ident renew --identity FILE". Both owners are believed
-until the last node is certified; until then no node is let in and no identity replaced. It cannot be called off; a node that is gone for good
+until the last node is certified; until then no node is let in and no identity replaced. It cannot be called off, but begin again with another owner; a node that is gone for good
 is removed from the cluster. The old owner key is destroyed where it is on a node. Hand out owner.pem anew.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

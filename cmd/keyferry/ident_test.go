@@ -242,7 +242,7 @@ func changeKeys(t *testing.T, n *loneNode, first *station, serial, store, firstP
 	refused("no owner certificate", "replace-owner", "--owner", pic, "--yes")
 	refused("the owner that the cluster has", "replace-owner", "--owner", firstPOC, "--yes")
 	n.must("", "ident", "replace-owner", "--owner", next, "--yes")
-	refused("already", "replace-owner", "--yes")
+	refused("by this one already", "replace-owner", "--owner", next, "--yes")
 	refused("the owner of the cluster is being replaced", "renew", "--new-key", "--identity", certified(first, "code of A\n", "--new-key"), "--yes")
 	n.must("", "ident", "renew", "--identity", certified(second, "code of C\n"))
 	n.wait("the second owner", func() bool { return strings.Contains(view().POC.Subject, "Second CA") })
