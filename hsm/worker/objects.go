@@ -32,7 +32,7 @@ type object struct {
 	check   []byte    // of secret keys
 	loose   bool      // half made
 	again   time.Time // from when on it is read once more, because another program was perhaps still writing it
-	session bool      // of an export or import, here or nowhere; concerns nobody else
+	session bool      // of an export or import, here or nowhere; concerns nobody else. Read each time: it is quick, and torn readings look so
 }
 
 // settling is longer than a module takes to write an object, also on a machine that is busy.
@@ -102,7 +102,7 @@ func (w *worker) list(t *openToken, s pkcs11.SessionHandle, fresh bool) error {
 		for _, h := range handles {
 			was, known := old[h]
 			o := was
-			if fresh || !known || was.loose || was.due(now) {
+			if fresh || !known || was.loose || was.session || was.due(now) {
 				o = w.read(s, h)
 				if known && !fresh && o.equal(was) {
 					o.check = was.check
@@ -169,6 +169,9 @@ func (w *worker) read(s pkcs11.SessionHandle, h pkcs11.ObjectHandle) object {
 		return object{loose: true}
 	}
 	o.class = class
+	if len(o.values[pkcs11.CKA_TOKEN]) != 1 { // torn
+		return object{class: class, loose: true}
+	}
 	if !o.bool(pkcs11.CKA_TOKEN) {
 		return object{session: true}
 	}
