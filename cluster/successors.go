@@ -188,5 +188,11 @@ func (s *State) finishOwner(m Meta) {
 	s.Cluster.Former = former[max(0, len(former)-maxPast):]
 	s.Cluster.Owner, s.Cluster.Next = s.Cluster.Next, nil
 	s.renewed(func(n Node) Node { n.Identity, n.Renewed = n.Renewed, nil; return n })
+	for _, id := range sorted(s.Approvals) { // they rest on the owner before, or on a key that is gone with the change
+		a := s.Approvals[id]
+		if (a.Kind == new(ReplaceOwner).Kind() || a.Kind == new(ReplaceIdentity).Kind()) && a.StateAt(m.Time) == ApprovalWaiting {
+			s.endApproval(a, m, ApprovalWithdrawn, "the owner of the cluster was replaced meanwhile: ask again")
+		}
+	}
 	s.record(m, Entry{Act: ownerReplaced, Object: "owner/" + CertificateHash(s.Cluster.Owner), Result: Done, Detail: "before: " + CertificateHash(former[len(former)-1])})
 }

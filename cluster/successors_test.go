@@ -52,6 +52,25 @@ func TestReplaceIdentityKey(t *testing.T) {
 	}
 }
 
+// What waits for approval and rests on the owner before is withdrawn when the owner changes.
+func TestReplaceOwnerWithdraws(t *testing.T) {
+	s := underPolicy(t)
+	for _, act := range []string{"owner.replace", "node.identity", "invite.add"} {
+		s.Policies = with(s.Policies, act, Policy{Act: act, Needs: 1, Role: Auditor})
+	}
+	owner, other := &ReplaceOwner{Owner: identityOf("owner-2").Raw}, &ReplaceOwner{Owner: identityOf("owner-3").Raw}
+	s = play(t, s, asks("o1", "node1", anna, owner), asks("o2", "node2", anna, other), asks("i", "node1", anna, &AddInvite{Hash: testInvite(8), Seconds: 60}),
+		asks("n", "node2", anna, &ReplaceIdentity{Identity: identityOf("new").Raw, Key: KeyHash(identityOf("new"))}), approves("vera", "o1", "node1", anna, owner))
+	for _, name := range []string{"node1", "node2", "node3"} {
+		s = play(t, s, step{name, Actor{ByNode, name}, &CertifyUnder{Owner: CertificateHash(owner.Owner), Identity: identityOf(name).Raw, Key: KeyHash(identityOf(name))}})
+	}
+	for id, want := range map[string]ApprovalState{"o1": ApprovalUsed, "o2": ApprovalWithdrawn, "n": ApprovalWithdrawn, "i": ApprovalWaiting} {
+		if got := s.Approvals[id].State; got != want {
+			t.Errorf("%s is %s, want %s: %s", id, got, want, s.Approvals[id].Result)
+		}
+	}
+}
+
 // An owner is replaced when the last node that is left has a certificate of the next one; until then nobody comes in.
 func TestReplaceOwner(t *testing.T) {
 	s := play(t, new(State), history()...)
