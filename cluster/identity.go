@@ -9,7 +9,7 @@ import (
 
 // A node proves who it is with a chain of three certificates: a short-lived leaf, which names cluster and
 // node in a URI; the node's identity certificate (PIC), whose key is in its HSM; and the owner
-// certificate (POC), which every member holds as the root. While the owner is replaced there are two roots.
+// certificate (POC), which every member holds as the root. A change of the owner makes more than one root.
 
 // NodeURI is the name of a node in its leaf certificate (subjectAltName, RFC 5280, section 4.2.1.6). It has no
 // authority: that would have to be a host name, which the id of a cluster is not.

@@ -27,8 +27,8 @@ type LinkConfig struct {
 	Cluster string // id of the cluster
 	Node    string // name of this node
 
-	// Owners returns the owner certificates (POC) that are roots of identities now: one, or two while the owner
-	// is replaced. It is asked for every connection.
+	// Owners returns the owner certificates (POC) that are roots of identities now: that of the owner, and while it is
+	// replaced or shortly was, of those after and before it. It is asked for every connection.
 	Owners func() []*x509.Certificate
 
 	// Certificate returns the leaf that is valid now, followed by the identity certificate. It is asked

@@ -128,9 +128,8 @@ func (s *State) withdrawAll(node string, m Meta) {
 	}
 	for _, id := range sorted(s.Approvals) {
 		a := s.Approvals[id]
-		if a.Node == node && a.State == ApprovalWaiting {
-			a.State, a.Ended, a.Result = ApprovalWithdrawn, m.Time, "it was asked for on node "+node+", which was stolen"
-			s.Approvals = with(s.Approvals, id, a)
+		if a.Node == node && a.StateAt(m.Time) == ApprovalWaiting {
+			s.endApproval(a, m, ApprovalWithdrawn, "it was asked for on node "+node+", which was stolen")
 		}
 	}
 	for _, name := range sorted(s.Apps) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -82,12 +83,7 @@ func (m *Member) Thefts() []Theft {
 		sortTheft(v.Held)
 		list = append(list, v)
 	}
-	slices.SortFunc(list, func(a, b Theft) int {
-		if c := b.Since.Compare(a.Since); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Record, b.Record)
-	})
+	slices.SortFunc(list, func(a, b Theft) int { return cmp.Or(b.Since.Compare(a.Since), strings.Compare(a.Record, b.Record)) })
 	return list
 }
 
@@ -108,13 +104,7 @@ func theftKey(s *cluster.State, k cluster.StolenKey, thief string) TheftKey {
 
 func sortTheft(keys []TheftKey) {
 	slices.SortFunc(keys, func(a, b TheftKey) int {
-		if c := strings.Compare(a.Slot, b.Slot); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.Key.Label, b.Key.Label); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Key.Fingerprint, b.Key.Fingerprint)
+		return cmp.Or(strings.Compare(a.Slot, b.Slot), strings.Compare(a.Key.Label, b.Key.Label), strings.Compare(a.Key.Fingerprint, b.Key.Fingerprint))
 	})
 }
 

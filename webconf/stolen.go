@@ -135,16 +135,9 @@ func (v *situation) theftProblems() []problem {
 	var list []problem
 	for _, r := range v.State.Stolen {
 		if n := r.Open(); n > 0 {
-			list = append(list, problem{bad, fmt.Sprintf("%s of %s, which was stolen, %s in strange hands.", counted(n, "key"), r.Node, map[bool]string{true: "is", false: "are"}[n == 1]),
+			list = append(list, problem{bad, fmt.Sprintf("%s of %s, which was stolen, %s in strange hands.", plural(n, "key"), r.Node, are(n)),
 				"Replace them, revoke their certificates, and say on the page Stolen nodes which are dealt with.", "/cluster/stolen", "See the keys"})
 		}
 	}
 	return list
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -296,7 +296,10 @@ func (a *app) clusterStolen() *cobra.Command {
 "keyferry cluster remove NODE --stolen". --settle RECORD says that all its keys are dealt with, with --key NAME only that one; both are in the list.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if settle != "" {
+			switch {
+			case settle == "" && key != "":
+				return errors.New("--key names one key of a stolen node: say which node with --settle RECORD")
+			case settle != "":
 				return a.client().do(c.Context(), http.MethodPost, "/cluster/stolen", map[string]string{"record": settle, "key": key}, nil)
 			}
 			list, err := get[[]node.Theft](c.Context(), a.client(), "/cluster/stolen")

@@ -125,6 +125,7 @@ func nodesByCommand(t *testing.T, d *testDemo) {
 	if list[0].Node != "node3" || list[0].Open == 0 || list[0].Open != len(list[0].Held) {
 		t.Errorf("stolen: %+v", list)
 	}
+	d.says(t, 1, "--settle RECORD", "", "cluster", "stolen", "--key", list[0].Held[0].Name)
 	d.says(t, 1, "no stolen node is remembered", "", "cluster", "stolen", "--settle", strings.Repeat("0", 64))
 	d.must(t, 1, "", "cluster", "stolen", "--settle", list[0].Record)
 	d.settle(t, "all keys are dealt with", func() bool { return asJSON[[]node.Theft](t, d, 0, "cluster", "stolen")[0].Open == 0 })

@@ -103,14 +103,10 @@ func rekeyDemo(t *testing.T, d *testDemo) {
 	}
 	d.must(t, 1, "", "ident", "replace-owner", "--yes")
 	var after identListing
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(30 * time.Millisecond) {
-		if after = list(); after.Next == nil && after.Devices[1].POK && after.Devices[0].POC.Fingerprint != before.Devices[0].POC.Fingerprint {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the owner is not replaced after a minute: %+v", after)
-		}
-	}
+	d.settle(t, "the owner is replaced", func() bool {
+		after = list()
+		return after.Next == nil && after.Devices[1].POK && after.Devices[0].POC.Fingerprint != before.Devices[0].POC.Fingerprint
+	})
 	took := time.Since(began)
 	stop()
 	tasks.Wait()
